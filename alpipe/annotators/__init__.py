@@ -1,0 +1,1 @@
+"""Annotators: where questions go and answers come from, one module each."""

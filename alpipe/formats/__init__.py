@@ -1,0 +1,1 @@
+"""Labelled data in and out: one module a format."""

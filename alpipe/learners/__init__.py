@@ -1,0 +1,1 @@
+"""Learners: one module each. What they share lies in the sub-packages."""

@@ -1,0 +1,231 @@
+"""What a plug-in has to be. Each kind is one module (or entry point) that has what its protocol names.
+
+Learners, strategies, annotators and formats are modules: the module's name is the name in the configuration. The
+module-level protocols (``…Plugin``) say what the module must hold, the others what it builds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict
+
+from alpipe.types import (
+    Example,
+    Item,
+    LabelRequest,
+    Labels,
+    Negative,
+    Prediction,
+    Progress,
+    Pulled,
+    Receipt,
+    Refusal,
+    Score,
+    Task,
+)
+
+ProgressCallback: TypeAlias = Callable[[Progress], None]
+
+
+def no_progress(_: Progress) -> None:
+    """Shows nothing."""
+
+
+class PluginOptions(BaseModel):
+    """Typed options of a plug-in: frozen, and an unknown name is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+# ── learners ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class LearnerContext:
+    """What a learner must know of its project: the task, the names of the classes in order, and where to compute.
+
+    ``device`` is ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; ``precision`` is ``auto``, ``fp32``, ``bf16`` or ``fp16``.
+    """
+
+    task: Task
+    classes: tuple[str, ...]
+    device: str = "auto"
+    precision: str = "auto"
+
+
+class Model(Protocol):
+    """A fitted model; there is no other kind."""
+
+    @property
+    def task(self) -> Task: ...
+
+    @property
+    def classes(self) -> tuple[str, ...]: ...
+
+    def predict(self, items: Iterable[Item]) -> Iterator[Prediction]:
+        """One prediction an item, in the order of the items; reads the images in batches as it goes."""
+
+    def embed(self, items: Iterable[Item]) -> npt.NDArray[np.float32]:
+        """(N, D) float32, one row an item in the order given."""
+
+    def save(self, folder: Path) -> None:
+        """Writes tensors (safetensors) and a JSON description into the folder; nothing that needs unpickling."""
+
+
+class Learner(Protocol):
+    """Settings that can be fitted. It stores them and does nothing else before ``fit``."""
+
+    def fit(
+        self,
+        train: Sequence[Example],
+        validation: Sequence[Example],
+        negatives: Sequence[Negative],
+        *,
+        seed: int,
+        progress: ProgressCallback = no_progress,
+        resume_from: Path | None = None,
+    ) -> Model:
+        """Trains from scratch and returns the model.
+
+        ``validation`` (may be empty) chooses the best weights; ``negatives`` are regions of the training items that
+        hold no object; ``resume_from`` is a folder: training goes on from the checkpoint in it, if there is one, and
+        leaves checkpoints there. The same seed on the same machine gives the same model.
+        Raises TrainingError where nothing can be learnt (no example).
+        """
+
+
+class LearnerPlugin(Protocol):
+    """A module in ``alpipe/learners/`` or an entry point of ``alpipe.learners``."""
+
+    TASKS: frozenset[Task]
+    Options: type[PluginOptions]
+
+    def build(self, options: Any, context: LearnerContext) -> Learner: ...
+
+    def load(self, folder: Path, context: LearnerContext) -> Model:
+        """The model that was saved there. Raises DataError where the files are damaged or of another kind."""
+
+
+# ── strategies ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Strategy(Protocol):
+    """How to choose what is worth labelling, in two steps."""
+
+    def score(self, prediction: Prediction) -> float:
+        """Finite; larger is more worth labelling. Called while the scan of the pool streams."""
+
+    def choose(
+        self,
+        scores: Sequence[Score],
+        embeddings: npt.NDArray[np.float32] | None,
+        labelled: npt.NDArray[np.float32] | None,
+        k: int,
+        rng: np.random.Generator,
+    ) -> list[str]:
+        """k keys out of the scores. ``embeddings`` has a row a score, ``labelled`` a row a labelled item; both are
+        None where the module's NEEDS_EMBEDDINGS is false. Raises ValueError for k beyond the pool and for a score that
+        is not finite.
+        """
+
+
+class StrategyPlugin(Protocol):
+    """A module in ``alpipe/acquisition/`` or an entry point of ``alpipe.strategies``."""
+
+    TASKS: frozenset[Task]
+    NEEDS_EMBEDDINGS: bool
+    Options: type[PluginOptions]
+
+    def build(self, options: Any) -> Strategy: ...
+
+
+# ── annotators ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class AnnotatorContext:
+    """What an annotator must know of its project.
+
+    ``folder`` is the project's private folder, where an annotator may keep state of its own. ``truth`` gives the
+    labels kept aside for an item (None where there are none): robots answer from it. ``open_items`` lists the items
+    that were pushed and have no answer yet.
+    """
+
+    project: str
+    task: Task
+    classes: tuple[str, ...]
+    folder: Path
+    truth: Callable[[str], Labels | None]
+    open_items: Callable[[], Sequence[Item]]
+    item: Callable[[str], Item | None]
+    seed: int = 0
+
+
+class Annotator(Protocol):
+    """Where questions go and answers come from. Both calls are idempotent; neither waits for people."""
+
+    def push(self, requests: Sequence[LabelRequest], progress: ProgressCallback = no_progress) -> list[Receipt]:
+        """One receipt a request; a request that arrived before is not repeated but gets its receipt again."""
+
+    def pull(self, since: str | None, progress: ProgressCallback = no_progress) -> Pulled:
+        """The answers that are new or changed since a watermark (None: all)."""
+
+    def where(self) -> str:
+        """Where a person finds the questions (a URL), or in words who answers."""
+
+
+class AnnotatorPlugin(Protocol):
+    """A module in ``alpipe/annotators/`` or an entry point of ``alpipe.annotators``."""
+
+    TASKS: frozenset[Task]
+    Options: type[PluginOptions]
+
+    def build(self, options: Any, context: AnnotatorContext) -> Annotator: ...
+
+
+# ── formats ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class ReadRequest:
+    """What to read: the task, the names of the project's labels in order, and one split of the set, if any.
+
+    ``colours`` maps a label's name to its (R, G, B) in colour-coded masks.
+    """
+
+    task: Task
+    classes: tuple[str, ...]
+    subset: str | None = None
+    colours: tuple[tuple[str, tuple[int, int, int]], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledFile:
+    """One image of a labelled set. ``labels`` is None where the set has the image but says nothing of it; ``size`` is
+    the (width, height) that the labels are drawn for, where the set states it; ``source`` names the file and entry.
+    """
+
+    image: Path
+    labels: Labels | None
+    source: str
+    size: tuple[int, int] | None = None
+
+
+class FormatPlugin(Protocol):
+    """A module in ``alpipe/formats/`` or an entry point of ``alpipe.formats``."""
+
+    TASKS: frozenset[Task]
+
+    def read(self, path: Path, request: ReadRequest) -> Iterator[LabelledFile | Refusal]:
+        """The set's images with labels, and what had to be refused. Raises DataError where nothing can be read."""
+
+    def write(self, examples: Iterable[Example], path: Path, task: Task, classes: tuple[str, ...]) -> int:
+        """Writes the examples, images included, in the format's usual layout into a new or empty folder; returns how
+        many. Reviewed-empty images are written too.
+        """

@@ -1,0 +1,1 @@
+"""One HTML file that says how the project went."""

@@ -1,0 +1,348 @@
+"""The spine: the values that every room knows.
+
+Coordinates are pixels of the image as displayed (EXIF orientation applied), x to the right and y down, with the pixel
+edges at whole numbers: a box over a whole image of width W and height H is (0, 0, W, H). Scores and probabilities lie
+in [0, 1]. What a person says is in names of labels; what a model says is in indices into the model's ``classes``.
+
+Values are checked where they are made, so that inner code need not check again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from alpipe.errors import DataError
+
+FloatArray: TypeAlias = npt.NDArray[np.float32]
+ByteArray: TypeAlias = npt.NDArray[np.uint8]
+
+KEY_LENGTH = 20
+"""Characters of an item key: Label Studio filters on text fields of this size without trouble."""
+
+
+class Task(StrEnum):
+    """What the learner is to learn."""
+
+    CLASSIFY = "classify"
+    DETECT = "detect"
+    SEGMENT = "segment"
+
+
+class Split(StrEnum):
+    """Which side of the frozen split an item is on. Nothing is ever trained on a hold-out item."""
+
+    POOL = "pool"
+    HOLDOUT = "holdout"
+
+
+class ItemState(StrEnum):
+    """Where an item stands in its life."""
+
+    UNLABELLED = "unlabelled"
+    SELECTED = "selected"
+    PUSHED = "pushed"
+    LABELLED = "labelled"
+    EMPTY = "empty"
+    SKIPPED = "skipped"
+    QUARANTINED = "quarantined"
+
+
+class AnswerState(StrEnum):
+    """The answers that a person can give; an untouched task has no answer and so no annotation."""
+
+    LABELLED = "labelled"
+    EMPTY = "empty"
+    SKIPPED = "skipped"
+    DRAFT = "draft"
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One image of the pool.
+
+    ``key`` is a hash of the file's bytes (KEY_LENGTH characters), ``uri`` the absolute path of the file, ``width`` and
+    ``height`` pixels as displayed, ``group`` what must stay on one side of a split (video, patient, person).
+    """
+
+    key: str
+    uri: str
+    width: int
+    height: int
+    group: str | None = None
+    split: Split = Split.POOL
+    state: ItemState = ItemState.UNLABELLED
+
+    @property
+    def path(self) -> Path:
+        return Path(self.uri)
+
+
+class Rle(NamedTuple):
+    """A binary mask of (height, width), run-length encoded as COCO does it (column-major, compressed, ASCII)."""
+
+    height: int
+    width: int
+    counts: str
+
+
+@dataclass(frozen=True, slots=True)
+class ImageClass:
+    """The class of a whole image."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Boxes:
+    """Boxes with names. ``xyxy`` is (N, 4) float32 with x1 < x2 and y1 < y2; N = 0 is a reviewed image without object.
+
+    Raises DataError for another shape, values that are not finite, or a box without area.
+    """
+
+    xyxy: FloatArray
+    names: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        xyxy = np.asarray(self.xyxy, dtype=np.float32).reshape(-1, 4) if np.size(self.xyxy) == 0 else self.xyxy
+        xyxy = np.ascontiguousarray(xyxy, dtype=np.float32)
+        if xyxy.ndim != 2 or xyxy.shape[1] != 4 or len(xyxy) != len(self.names):
+            raise DataError(f"boxes of shape {xyxy.shape} with {len(self.names)} names: expected (N, 4) and N names")
+        if not np.isfinite(xyxy).all():
+            raise DataError("a box has a coordinate that is not a finite number")
+        if (xyxy[:, 2:] <= xyxy[:, :2]).any():
+            at = int(np.argmax((xyxy[:, 2:] <= xyxy[:, :2]).any(axis=1)))
+            raise DataError(f"box {at} has no area: {xyxy[at].tolist()}")
+        object.__setattr__(self, "xyxy", xyxy)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Boxes) and self.names == other.names and np.array_equal(self.xyxy, other.xyxy)
+
+    __hash__ = None  # type: ignore[assignment]  # arrays inside
+
+    @classmethod
+    def none(cls) -> Boxes:
+        return cls(np.zeros((0, 4), np.float32), ())
+
+
+@dataclass(frozen=True, slots=True)
+class Masks:
+    """One mask a name, all of the image's size; a name that is absent covers no pixel; later names lie on top.
+
+    No name at all is a reviewed image without object. Raises DataError for masks of different sizes.
+    """
+
+    by_name: Mapping[str, Rle]
+
+    def __post_init__(self) -> None:
+        sizes = {(rle.height, rle.width) for rle in self.by_name.values()}
+        if len(sizes) > 1:
+            raise DataError(f"masks of one image have different sizes: {sorted(sizes)}")
+
+
+Labels: TypeAlias = ImageClass | Boxes | Masks
+
+
+def is_empty(labels: Labels) -> bool:
+    """Whether the labels say that the image holds no object."""
+    match labels:
+        case Boxes(names=names):
+            return not names
+        case Masks(by_name=by_name):
+            return not by_name
+        case _:
+            return False
+
+
+@dataclass(frozen=True, slots=True)
+class Annotation:
+    """What a person, a file or an oracle said of one item.
+
+    ``labels`` is None for a skip (and for a classification submitted without a class). ``annotator`` names who spoke
+    (``labelstudio:3``, ``import:voc``, ``oracle``); ``external_id`` is the annotator's own id of this answer, stable
+    over edits and unique within the annotator; ``lead_time`` is seconds of work; ``model`` the version whose
+    pre-annotation was shown, if any.
+    """
+
+    item_key: str
+    state: AnswerState
+    labels: Labels | None
+    annotator: str
+    external_id: str
+    lead_time: float | None = None
+    round: int | None = None
+    model: str | None = None
+    at: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    def __post_init__(self) -> None:
+        if self.state is AnswerState.LABELLED and (self.labels is None or is_empty(self.labels)):
+            raise DataError(f"annotation {self.external_id} of item {self.item_key} is 'labelled' but holds no label")
+        if self.state is AnswerState.EMPTY and self.labels is not None and not is_empty(self.labels):
+            raise DataError(f"annotation {self.external_id} of item {self.item_key} is 'empty' but holds labels")
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """An item with its labels: what learners train on and evaluation compares with."""
+
+    item: Item
+    labels: Labels
+
+
+@dataclass(frozen=True, slots=True)
+class Negative:
+    """A region of a labelled image that a model took for an object although none is there.
+
+    ``box`` is xyxy in pixels, ``name`` the class that the model gave it, ``score`` its confidence, ``iou`` its best
+    overlap with a true object.
+    """
+
+    item_key: str
+    box: tuple[float, float, float, float]
+    name: str
+    score: float
+    iou: float
+
+
+def _check_probabilities(values: FloatArray, what: str, key: str) -> None:
+    if not np.isfinite(values).all() or (values.size and (values.min() < 0 or values.max() > 1)):
+        raise DataError(f"{what} of item {key} are not all within [0, 1]; the model is broken: train it again")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ClassPrediction:
+    """Class probabilities of one image: ``probs`` (C,) float32, summing to 1. ``members``: those of an ensemble."""
+
+    item_key: str
+    probs: FloatArray
+    members: tuple[ClassPrediction, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.probs.ndim != 1:
+            raise DataError(f"class probabilities of item {self.item_key} have shape {self.probs.shape}, expected (C,)")
+        _check_probabilities(self.probs, "class probabilities", self.item_key)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BoxPrediction:
+    """Boxes of one image, best first.
+
+    ``xyxy`` (N, 4) float32 within the image; ``scores`` (N,) confidence that the box is an object of its class;
+    ``probs`` (N, C) probability of each class by itself (rows need not sum to 1). ``class_index`` (N,) is the class
+    whose score is given: with class-wise suppression a place may stand here once for each of several classes.
+    """
+
+    item_key: str
+    xyxy: FloatArray
+    scores: FloatArray
+    probs: FloatArray
+    class_index: npt.NDArray[np.int64]
+    members: tuple[BoxPrediction, ...] = ()
+
+    def __post_init__(self) -> None:
+        n = len(self.scores)
+        if self.xyxy.shape != (n, 4) or self.probs.ndim != 2 or len(self.probs) != n or self.class_index.shape != (n,):
+            raise DataError(
+                f"boxes of item {self.item_key} have shapes {self.xyxy.shape}, {self.scores.shape}, {self.probs.shape},"
+                f" {self.class_index.shape}, expected (N, 4), (N,), (N, C), (N,)"
+            )
+        if not np.isfinite(self.xyxy).all():
+            raise DataError(f"a predicted box of item {self.item_key} is not finite; the model is broken")
+        _check_probabilities(self.scores, "box scores", self.item_key)
+        _check_probabilities(self.probs, "box class probabilities", self.item_key)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MapPrediction:
+    """Probability map of one image: ``probs`` (1 + C, h, w) float32 or float16, channel 0 is the background, the
+    channels sum to 1. (h, w) may be smaller than the image; ``size`` is (width, height) of the image in pixels.
+    """
+
+    item_key: str
+    probs: npt.NDArray[np.float32] | npt.NDArray[np.float16]
+    size: tuple[int, int]
+    members: tuple[MapPrediction, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.probs.ndim != 3:
+            raise DataError(
+                f"probability map of item {self.item_key} has shape {self.probs.shape}, expected (1 + C, h, w)"
+            )
+        _check_probabilities(self.probs.astype(np.float32, copy=False), "pixel probabilities", self.item_key)
+
+
+Prediction: TypeAlias = ClassPrediction | BoxPrediction | MapPrediction
+
+
+class Score(NamedTuple):
+    """How much an item is worth labelling: larger is always more."""
+
+    key: str
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class Suggestion:
+    """A pre-annotation: labels that a model proposes, with a confidence for each box, mask or class in their order."""
+
+    labels: Labels
+    scores: tuple[float, ...]
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class LabelRequest:
+    """A question to a person: label this item.
+
+    ``uncertainty`` in [0, 1] is the normalised score, or None where no model has scored the item; ``reason`` says in
+    words why it was chosen; ``suggestion`` is None for a blind request (hold-out items are always blind).
+    """
+
+    item: Item
+    round: int
+    reason: str
+    uncertainty: float | None = None
+    suggestion: Suggestion | None = None
+
+
+class Receipt(NamedTuple):
+    """That a request has arrived: the annotator's own id of the task for this item."""
+
+    item_key: str
+    external_id: str
+
+
+class Refusal(NamedTuple):
+    """A part of some input that was not taken: where it stands and why, in words."""
+
+    source: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pulled:
+    """What came back: answers that are new or changed since the watermark, and the watermark for the next call.
+
+    ``withdrawn`` holds the external ids of answers that people deleted; ``refused`` what could not be understood.
+    """
+
+    annotations: tuple[Annotation, ...]
+    watermark: str
+    withdrawn: tuple[str, ...] = ()
+    refused: tuple[Refusal, ...] = ()
+
+
+class Progress(NamedTuple):
+    """A sign of life from long work: ``done`` of ``total`` units, and what to show beside (losses, images/s)."""
+
+    stage: str
+    done: int
+    total: int
+    detail: str = ""
