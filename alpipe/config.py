@@ -1,0 +1,121 @@
+"""The project's configuration: ``alpipe.yaml``, typed, validated once, with every fault reported."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from alpipe.errors import ConfigError
+from alpipe.plugins import explain
+from alpipe.types import Task
+
+FILE = "alpipe.yaml"
+
+DEFAULT_LEARNER = {Task.CLASSIFY: "cnn", Task.DETECT: "detector", Task.SEGMENT: "unetpp"}
+
+
+class Choice(BaseModel):
+    """A plug-in by name, with its options beside the name. A bare name is enough where the defaults will do."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    name: str
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+class Holdout(BaseModel):
+    """The frozen split that models are judged on and never trained on.
+
+    ``share`` of the images is set aside as they enter, by a hash of the key (or of the group), unless images are
+    held out by hand. Of these, ``labels`` are sent to be labelled in the first round, without pre-annotation.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    share: float = Field(0.1, ge=0, lt=1)
+    labels: int = Field(40, ge=0)
+
+
+class Config(BaseModel):
+    """What a project is about; see ``configs/`` for commented examples."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    name: str = Field(min_length=3, max_length=50, description="Title of the project, also in Label Studio.")
+    task: Task
+    labels: tuple[str, ...] = Field(min_length=1, description="Names of the classes; their order is kept.")
+    seed: int = Field(0, ge=0)
+    batch: int = Field(20, ge=1, description="Images sent to be labelled each round.")
+    wait_for: float = Field(1.0, gt=0, le=1, description="Share of the batch that must be answered before training.")
+    suggest_above: float = Field(0.3, ge=0, le=1, description="Confidence from which a pre-annotation is shown.")
+    validation_share: float = Field(0.0, ge=0, lt=1, description="Share of the labels that only chooses weights.")
+    holdout: Holdout = Holdout()  # type: ignore[call-arg]  # the defaults are in its fields
+    learner: Choice
+    strategy: Choice = Choice(name="entropy")
+    annotator: Choice = Choice(name="labelstudio")
+    mining: dict[str, Any] | bool = Field(default_factory=dict, description="Options of mining; false turns it off.")
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    precision: str = Field("auto", pattern=r"^(auto|fp32|bf16|fp16)$")
+    store: str | None = Field(None, description="SQLAlchemy URL; by default a SQLite file in the project.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        values = dict(values)
+        if values.get("learner") is None and values.get("task") in list(Task):
+            values["learner"] = DEFAULT_LEARNER[Task(values["task"])]
+        for kind in ("learner", "strategy", "annotator"):
+            if isinstance(values.get(kind), str):
+                values[kind] = {"name": values[kind]}
+        return values
+
+    @field_validator("labels")
+    @classmethod
+    def _labels_differ(cls, labels: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(labels)) < len(labels):
+            raise ValueError("the same label stands twice")
+        if any(not label.strip() or label != label.strip() for label in labels):
+            raise ValueError("a label is empty or begins or ends with a blank")
+        return labels
+
+
+def parse(values: Any, source: str) -> Config:
+    """The configuration from plain values. Raises ConfigError that names the source and every fault in one line."""
+    if not isinstance(values, dict):
+        raise ConfigError(f"{source}: expected 'name: value' lines, found {type(values).__name__}")
+    try:
+        return Config(**values)
+    except ValidationError as error:
+        raise ConfigError(f"{source}: {explain(error, set(Config.model_fields))}") from error
+    except TypeError as error:
+        raise ConfigError(f"{source}: option names must be words: {error}") from error
+
+
+def read(path: Path) -> Config:
+    """The configuration in a file. Raises ConfigError where it is missing, not YAML, or has faults."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"no {path.name} in {path.parent}: make a project with `alpipe init`, or choose its folder with -C") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from error
+    return parse(values, str(path))
+
+
+def text(config: Config) -> str:
+    """The configuration as YAML: what was chosen, without the defaults."""
+    values = config.model_dump(mode="json", exclude_defaults=True)
+    for kind in ("learner", "strategy", "annotator"):
+        if kind in values and set(values[kind]) == {"name"}:
+            values[kind] = values[kind]["name"]
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)

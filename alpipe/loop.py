@@ -1,0 +1,121 @@
+"""The story of a round: train → evaluate → mine → score → select → push → collect, and again.
+
+The loop is a reconciler. It holds nothing in memory that matters: each call looks at the store, does what can be done
+now, records it and ends, since people take days to answer. A step is claimed under a lease and finished by one
+conditional update, so that two runs never do the same step, and a run that is killed is taken over.
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+
+from alpipe.errors import BusyError, DataError
+from alpipe.pool.lease import keep_alive, owner_id
+from alpipe.pool.store import Round
+from alpipe.project import Project
+from alpipe.protocols import ProgressCallback, no_progress
+from alpipe.steps import acquire, exchange, models
+from alpipe.steps.outcome import Outcome, Waiting
+
+STEPS: dict[str, Callable[[Project, Round, ProgressCallback], Outcome]] = {
+    "train": models.train,
+    "evaluate": models.evaluate,
+    "mine": models.mine,
+    "score": acquire.score,
+    "select": acquire.select,
+    "push": exchange.push,
+    "collect": exchange.collect,
+}
+
+LEASE_SECONDS = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Advance:
+    """What a run did, a line a step, and what the loop waits for (None: it did all that was asked)."""
+
+    done: tuple[str, ...]
+    waiting_for: str | None
+
+
+def advance(
+    project: Project,
+    *,
+    rounds: int = 1,
+    progress: ProgressCallback = no_progress,
+    tell: Callable[[str], None] = lambda _: None,
+    run: Callable[..., Outcome] | None = None,
+) -> Advance:
+    """Advances the loop until somebody must act, or until ``rounds`` batches were pushed, answered and learnt from.
+
+    A batch that was pushed earlier and is answered by now is learnt from first, and does not count.
+
+    ``tell`` gets a line for each step that ended. ``run`` calls a step in another way than directly: the flows pass
+    one that makes it a Prefect task.
+    """
+    perform_step = run or perform
+    done: list[str] = []
+    pushed = 0
+    if not project.store.items.counts():
+        raise DataError(f"the pool of {project.root} is empty: add images with `alpipe add FOLDER`")
+    while True:
+        current = current_round(project)
+        if current.step == "score" and pushed >= rounds:
+            return Advance(tuple(done), None)
+        outcome = perform_step(project, current, progress)
+        if isinstance(outcome, Waiting):
+            return Advance(tuple(done), outcome.reason)
+        pushed += current.step == "push"
+        line = f"round {current.number} {current.step}: {outcome.message}"
+        done.append(line)
+        tell(line)
+
+
+def perform(project: Project, round_: Round, progress: ProgressCallback = no_progress) -> Outcome:
+    """Does one step of a round under a lease. Raises BusyError where another run holds it."""
+    rounds, owner = project.store.rounds, owner_id()
+    if not rounds.claim(round_.number, round_.step, owner, LEASE_SECONDS):
+        raise BusyError(
+            f"another run ({rounds.owner(round_.number)}) does step '{round_.step}' of round {round_.number}:"
+            " wait until it ends, or stop it; a run that died is taken over"
+        )
+    started = time.monotonic()
+    try:
+        with keep_alive(lambda: rounds.renew(round_.number, owner, LEASE_SECONDS), LEASE_SECONDS / 4):
+            outcome = STEPS[round_.step](project, round_, progress)
+        if not isinstance(outcome, Waiting):
+            seconds = time.monotonic() - started
+            if not rounds.finish(round_.number, round_.step, after(round_.step), owner, seconds=seconds, **outcome.facts):
+                raise BusyError(f"step '{round_.step}' of round {round_.number} was taken over by another run")
+    finally:
+        rounds.release(round_.number, owner)
+    return outcome
+
+
+def after(step: str) -> str | None:
+    """The step that follows; None after the last of a round."""
+    names = list(STEPS)
+    return names[names.index(step) + 1] if step != names[-1] else None
+
+
+def current_round(project: Project) -> Round:
+    """The open round; a new one is opened where the last is closed."""
+    rounds = project.store.rounds
+    last = rounds.current()
+    if last is not None and last.step is not None:
+        return last
+    rounds.open(
+        0 if last is None else last.number + 1,
+        next(iter(STEPS)),
+        seed=project.config.seed,
+        config=project.config.model_dump(mode="json", exclude={"store"}),
+        versions={name: version(name) for name in ("alpipe", "torch", "numpy")} | {"python": platform.python_version()},
+    )
+    opened = rounds.current()
+    if opened is None or opened.step is None:
+        raise BusyError("another run closed the round that this one had just opened: run again")
+    return opened

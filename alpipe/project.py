@@ -1,0 +1,142 @@
+"""A project: a folder with its configuration, its pool store and its models."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from pydantic import ValidationError
+
+from alpipe import config as configuration
+from alpipe import plugins
+from alpipe.config import Config
+from alpipe.errors import ConfigError, DataError
+from alpipe.plugins import Kind
+from alpipe.pool.store import PoolStore
+from alpipe.protocols import Annotator, AnnotatorContext, Learner, LearnerContext, Model, Strategy
+
+PRIVATE = ".alpipe"
+
+
+class Project:
+    """Opens what the configuration names, each when it is first asked for."""
+
+    def __init__(self, root: Path, config: Config) -> None:
+        self.root = root
+        self.config = config
+        self.folder = root / PRIVATE
+        self.store = PoolStore.open(config.store or f"sqlite:///{self.folder / 'pool.db'}")
+        self._model: tuple[str, Model] | None = None
+
+    @classmethod
+    def create(cls, root: Path, config: Config) -> Project:
+        """A new project in a folder that has none. Raises ConfigError where there is one or the names do not fit."""
+        root = root.absolute()
+        if (root / configuration.FILE).exists():
+            raise ConfigError(f"{root} already holds a project ({configuration.FILE}); choose another folder")
+        check_plugins(config)
+        try:
+            (root / PRIVATE).mkdir(parents=True, exist_ok=True)
+            (root / PRIVATE).chmod(0o700)
+            temporary = root / f"{configuration.FILE}.new"
+            temporary.write_text(configuration.text(config), encoding="utf-8")
+            project = cls(root, config)
+            os.replace(temporary, root / configuration.FILE)
+        except OSError as error:
+            raise ConfigError(f"cannot make a project in {root}: {error}") from error
+        return project
+
+    @classmethod
+    def open(cls, root: Path) -> Project:
+        """The project in a folder. Raises ConfigError where there is none or its configuration has faults."""
+        root = root.absolute()
+        config = configuration.read(root / configuration.FILE)
+        (root / PRIVATE).mkdir(mode=0o700, exist_ok=True)
+        return cls(root, config)
+
+    def __enter__(self) -> Project:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.store.close()
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.config.labels
+
+    @property
+    def learner_context(self) -> LearnerContext:
+        return LearnerContext(self.config.task, self.classes, self.config.device, self.config.precision)
+
+    def learner(self) -> Learner:
+        plugin, options = self._plugin(Kind.LEARNER, self.config.learner)
+        learner: Learner = plugin.build(options, self.learner_context)
+        return learner
+
+    def strategy(self) -> tuple[Strategy, bool]:
+        """The strategy, and whether it needs embeddings."""
+        plugin, options = self._plugin(Kind.STRATEGY, self.config.strategy)
+        return plugin.build(options), bool(plugin.NEEDS_EMBEDDINGS)
+
+    def annotator(self) -> Annotator:
+        plugin, options = self._plugin(Kind.ANNOTATOR, self.config.annotator)
+        context = AnnotatorContext(
+            project=self.config.name,
+            task=self.config.task,
+            classes=self.classes,
+            folder=self.folder,
+            truth=self.store.truth.get,
+            open_items=lambda: self.store.tasks.open_items(self.config.annotator.name),
+            item=self.store.items.get,
+            seed=self.config.seed,
+        )
+        annotator: Annotator = plugin.build(options, context)
+        return annotator
+
+    def model(self, name: str) -> Model:
+        """A model of this project; the one used last stays in memory. Raises DataError where it is gone."""
+        if self._model is None or self._model[0] != name:
+            row = self.store.models.get(name)
+            if row is None:
+                raise DataError(f"no model {name!r} in this project; see `alpipe status` for those there are")
+            plugin = plugins.load(Kind.LEARNER, row.learner, self.config.task)
+            self._model = (name, plugin.load(self.models / name, self.learner_context))
+        return self._model[1]
+
+    @property
+    def models(self) -> Path:
+        return self.folder / "models"
+
+    def _plugin(self, kind: Kind, choice: configuration.Choice) -> tuple[Any, Any]:
+        plugin = plugins.load(kind, choice.name, self.config.task)
+        return plugin, plugins.options(kind, choice.name, plugin, choice.options)
+
+
+def check_plugins(config: Config) -> None:
+    """Loads every plug-in that a configuration names and checks its options. Raises PluginError or ConfigError."""
+    for kind, choice in (
+        (Kind.LEARNER, config.learner),
+        (Kind.STRATEGY, config.strategy),
+        (Kind.ANNOTATOR, config.annotator),
+    ):
+        plugin = plugins.load(kind, choice.name, config.task)
+        plugins.options(kind, choice.name, plugin, choice.options)
+    if isinstance(config.mining, dict):
+        mining_options(config)
+
+
+def mining_options(config: Config) -> Any:
+    """The options of mining, or None where it is turned off. Raises ConfigError."""
+    from alpipe.mining.hard import MiningOptions  # noqa: PLC0415  # only those who mine pay for its imports
+
+    if config.mining is False:
+        return None
+    try:
+        return MiningOptions(**(config.mining if isinstance(config.mining, dict) else {}))
+    except ValidationError as error:
+        raise ConfigError(f"mining: {plugins.explain(error, set(MiningOptions.model_fields))}") from error

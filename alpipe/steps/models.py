@@ -1,0 +1,167 @@
+"""The steps around a model: train it, evaluate it on the hold-out, mine its hard negatives."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from alpipe import labels
+from alpipe.pool.store import Round
+from alpipe.project import Project, mining_options
+from alpipe.protocols import Model, ProgressCallback
+from alpipe.steps.outcome import Done, Outcome
+from alpipe.types import Example, Item, Prediction, Progress, Split
+
+
+def train(project: Project, round_: Round, progress: ProgressCallback) -> Outcome:
+    """Trains on everything labelled so far, from the same first weights each round.
+
+    The model's name holds the hash of what it was trained on. A model of that name that is there already is not
+    trained again: nothing new was learnt, or a run was killed after the training.
+    """
+    examples = project.store.annotations.examples(Split.POOL)
+    if not examples:
+        return Done("nothing is labelled yet: no model")
+    negatives = project.store.negatives.all() if project.config.mining is not False else []
+    data_hash = hash_of(project, examples)
+    previous = project.store.models.latest()
+    if previous is not None and previous.data_hash == data_hash and (project.models / previous.name).is_dir():
+        facts = {"model": previous.name, "model_hash": previous.sha256, "data_hash": data_hash, "labelled": len(examples)}
+        return Done(f"no new label since model {previous.name}", facts)
+
+    name = f"r{round_.number:03d}-{data_hash[:8]}"
+    folder = project.models / name
+    if not folder.is_dir():
+        kept, validation = split_validation(examples, project.config.validation_share, project.config.seed)
+        checkpoints = project.folder / "checkpoints" / name
+        keys = {example.item.key for example in kept}
+        model = project.learner().fit(
+            kept,
+            validation,
+            [negative for negative in negatives if negative.item_key in keys],
+            seed=project.config.seed,
+            progress=progress,
+            resume_from=checkpoints,
+        )
+        _save(model, folder)
+        shutil.rmtree(checkpoints, ignore_errors=True)
+    digest = hash_folder(folder)
+    project.store.models.put(
+        name=name,
+        round=round_.number,
+        learner=project.config.learner.name,
+        folder=str(folder),
+        sha256=digest,
+        data_hash=data_hash,
+        description={"options": project.config.learner.options, "classes": list(project.classes)},
+    )
+    ids = project.store.annotations.ids([example.item.key for example in examples])
+    project.store.rounds.record_items(round_.number, "train", ids)
+    facts = {"model": name, "model_hash": digest, "data_hash": data_hash, "labelled": len(examples)}
+    return Done(f"model {name} from {len(examples)} labelled images", facts)
+
+
+def evaluate(project: Project, round_: Round, progress: ProgressCallback) -> Outcome:
+    """The metric on the frozen hold-out, with the hash of the hold-out beside it."""
+    from alpipe.evaluation.metrics import evaluate as measure  # noqa: PLC0415  # pycocotools only where needed
+
+    if round_.model is None:
+        return Done("no model to evaluate")
+    truths = {example.item.key: example for example in project.store.annotations.examples(Split.HOLDOUT)}
+    if not truths:
+        return Done("no labelled hold-out: no metric (label some of it, or import one with --holdout)")
+    items = [example.item for example in truths.values()]
+    metrics = measure(
+        project.config.task,
+        counted(project.model(round_.model), items, "evaluating", progress),
+        truths,
+        project.classes,
+    )
+    facts = {
+        "metric": metrics.name,
+        "value": metrics.value,
+        "metrics": metrics.details,
+        "holdout_count": len(truths),
+        "holdout_hash": hash_of(project, list(truths.values()))[:16],
+    }
+    return Done(f"{metrics.name} {metrics.value:.3f} on {len(truths)} held-out images", facts)
+
+
+def mine(project: Project, round_: Round, progress: ProgressCallback) -> Outcome:
+    """Hard negatives of this round's model on the images it was trained on; the next training uses them."""
+    from alpipe.mining.hard import mine as hard_negatives  # noqa: PLC0415
+
+    options = mining_options(project.config)
+    if round_.model is None or options is None:
+        return Done("nothing to mine from" if round_.model is None else "mining is turned off")
+    truths = {example.item.key: example for example in project.store.annotations.examples(Split.POOL)}
+    found = hard_negatives(
+        project.config.task,
+        counted(project.model(round_.model), [e.item for e in truths.values()], "mining", progress),
+        truths,
+        project.classes,
+        options,
+    )
+    project.store.negatives.replace(round_.number, round_.model, found)
+    return Done(f"{len(found)} hard negatives in {len(truths)} images", {"counts": {"mined": len(found)}})
+
+
+def counted(model: Model, items: Sequence[Item], stage: str, progress: ProgressCallback) -> Iterator[Prediction]:
+    """The predictions, with a sign of life for each."""
+    progress(Progress(stage, 0, len(items)))
+    for done, prediction in enumerate(model.predict(items), 1):
+        progress(Progress(stage, done, len(items)))
+        yield prediction
+
+
+def split_validation(examples: Sequence[Example], share: float, seed: int) -> tuple[list[Example], list[Example]]:
+    """Splits labelled examples in two, whole groups at a time; the second part has about the share of the images.
+
+    The same seed gives the same split; an example never changes sides when others join.
+    """
+
+    def is_validation(example: Example) -> bool:
+        unit = example.item.group or example.item.key
+        digest = hashlib.blake2b(f"validation:{seed}:{unit}".encode(), digest_size=8).digest()
+        return int.from_bytes(digest, "big") / 2**64 < share
+
+    chosen = [example for example in examples if is_validation(example)]
+    kept = [example for example in examples if not is_validation(example)]
+    return (kept, chosen) if kept else (list(examples), [])
+
+
+def hash_of(project: Project, examples: Iterable[Example]) -> str:
+    """A hash of images, labels and everything in the configuration that a training depends on."""
+    config = project.config
+    digest = hashlib.sha256()
+    settings = [config.task, config.labels, config.seed, config.validation_share, config.learner.model_dump(mode="json")]
+    digest.update(json.dumps(settings, sort_keys=True).encode())
+    for example in sorted(examples, key=lambda example: example.item.key):
+        digest.update(example.item.key.encode())
+        digest.update(json.dumps(labels.to_json(example.labels), sort_keys=True).encode())
+    return digest.hexdigest()
+
+
+def hash_folder(folder: Path) -> str:
+    """SHA-256 over names and contents of the files of a saved model."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            digest.update(path.relative_to(folder).as_posix().encode())
+            digest.update(np.fromfile(path, np.uint8).tobytes())
+    return digest.hexdigest()
+
+
+def _save(model: Model, folder: Path) -> None:
+    """Saves beside the folder and renames: a folder under its own name is always whole."""
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    model.save(temporary)
+    os.replace(temporary, folder)

@@ -1,0 +1,1 @@
+"""Prefect flows: thin, over the steps of the library. What Prefect adds is retries, schedules and a history to see."""
