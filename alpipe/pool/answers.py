@@ -1,0 +1,276 @@
+"""What people said of the items, what was asked of them, and the truth kept aside for robots."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from sqlalchemy import ColumnElement, Connection, Row, bindparam, insert, select, update
+
+from alpipe import labels as label_json
+from alpipe.pool.database import Database, chunks, put
+from alpipe.pool.items import ITEM_COLUMNS, ItemList, to_item
+from alpipe.pool.states import IMPORT, current_answers, kind_of, restate
+from alpipe.pool.tables import answers, items, negatives, tasks, truth
+from alpipe.types import Annotation, AnswerState, Example, ItemState, Labels, Receipt, Refusal, Split
+
+
+class Upserted(NamedTuple):
+    """What became of answers: new ones, those whose content changed, the same as before, and those of no known item."""
+
+    new: int
+    changed: int
+    same: int
+    refused: tuple[Refusal, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRow:
+    """A question that was pushed: the annotator's id of it, in which round, and the model whose suggestion it shows."""
+
+    item_key: str
+    annotator: str
+    external_id: str
+    round: int
+    model: str | None
+    pushed_at: datetime
+
+
+class Truth:
+    """Labels kept aside, from which robots answer; nothing is trained on them."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def put(self, key: str, labels: Labels) -> None:
+        """Keeps the labels of an item, in place of earlier ones."""
+        self.put_all({key: labels})
+
+    def put_all(self, by_key: Mapping[str, Labels]) -> None:
+        """Keeps the labels of many items in one transaction."""
+        rows = [{"item_key": key, "labels": label_json.to_json(labels)} for key, labels in by_key.items()]
+        with self._database.write() as connection:
+            put(connection, truth, rows, update=("labels",))
+
+    def get(self, key: str) -> Labels | None:
+        with self._database.read() as connection:
+            stored = connection.scalar(select(truth.c.labels).where(truth.c.item_key == key))
+        return None if stored is None else label_json.from_json(stored)
+
+
+class Annotations:
+    """Every answer ever given. Which one counts is told by ``states.current_answers``."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def upsert(self, given: Iterable[Annotation]) -> Upserted:
+        """Takes answers in, known by annotator kind and external id: an edit replaces, a repetition changes nothing.
+
+        The items' states follow in the same transaction, and hard negatives that were measured against labels which
+        no longer stand are retired. An answer for an item that is not in the pool is refused.
+        """
+        latest = {(kind_of(answer.annotator), answer.external_id): answer for answer in given}
+        new = changed = same = 0
+        refused: list[Refusal] = []
+        with self._database.write() as connection:
+            for chunk in chunks(latest.items()):
+                known = _known(connection, {answer.item_key for _, answer in chunk})
+                stored = _stored(connection, {identity for identity, _ in chunk})
+                inserts: list[dict[str, Any]] = []
+                updates: list[dict[str, Any]] = []
+                touched: set[str] = set()
+                for identity, answer in chunk:
+                    if answer.item_key not in known:
+                        refused.append(_unknown_item(answer))
+                        continue
+                    row, old = _row(identity[0], answer), stored.get(identity)
+                    if old is None:
+                        inserts.append(row)
+                        new += 1
+                        touched.add(answer.item_key)
+                    elif _content(old) != (row["item_key"], row["state"], row["labels"], False):
+                        updates.append(row | {"id_": old.id, "revision": old.revision + 1})
+                        changed += 1
+                        touched |= {answer.item_key, old.item_key}
+                    else:
+                        same += 1
+                        if identity[0] != IMPORT:  # an import is as old as its first reading
+                            updates.append(row | {"id_": old.id, "revision": old.revision})
+                _write(connection, inserts, updates)
+                restate(connection, touched)
+                _retire(connection, touched)
+        return Upserted(new, changed, same, tuple(refused))
+
+    def withdraw(self, external_ids: Iterable[str], *, annotator: str | None = None) -> int:
+        """Answers that people deleted stop counting; returns how many did. They stay in the history.
+
+        ``annotator`` (its kind is enough) tells whose ids these are; None: anybody's.
+        """
+        withdrawn = 0
+        with self._database.write() as connection:
+            for chunk in chunks(dict.fromkeys(external_ids)):
+                meant: list[ColumnElement[bool]] = [answers.c.external_id.in_(chunk), answers.c.withdrawn_at.is_(None)]
+                if annotator is not None:
+                    meant.append(answers.c.kind == kind_of(annotator))
+                touched = set(connection.scalars(select(answers.c.item_key).where(*meant)))
+                change = update(answers).where(*meant).values(withdrawn_at=datetime.now(UTC))
+                withdrawn += connection.execute(change).rowcount
+                restate(connection, touched)
+                _retire(connection, touched)
+        return withdrawn
+
+    def latest(self, keys: Iterable[str] | None = None, split: Split | None = None) -> dict[str, Annotation]:
+        """The current answer of each item that has one: drafts do not count, imports give way to people, and the
+        newest wins.
+        """
+        found = {}
+        with self._database.read() as connection:
+            for chunk in [None] if keys is None else chunks(dict.fromkeys(keys)):
+                best = current_answers(chunk).subquery()
+                query = select(answers).join(best, best.c.id == answers.c.id).order_by(answers.c.item_key)
+                if split is not None:
+                    query = query.join(items, items.c.key == answers.c.item_key).where(items.c.split == split.value)
+                found.update({row.item_key: _to_annotation(row) for row in connection.execute(query)})
+        return found
+
+    def examples(self, split: Split) -> list[Example]:
+        """The items of a split with labels to learn from, in the order of their keys: labelled, or reviewed and empty.
+
+        Quarantined items are left out: their image cannot be read.
+        """
+        best = current_answers().subquery()
+        query = (
+            select(*ITEM_COLUMNS, answers.c.labels)
+            .join(best, best.c.item_key == items.c.key)
+            .join(answers, answers.c.id == best.c.id)
+            .where(items.c.split == split.value, items.c.state.in_([ItemState.LABELLED.value, ItemState.EMPTY.value]))
+            .order_by(items.c.key)
+        )
+        with self._database.read() as connection:
+            rows = connection.execute(query).all()
+        return [Example(to_item(row), label_json.from_json(row.labels)) for row in rows if row.labels is not None]
+
+    def ids(self, keys: Iterable[str]) -> list[tuple[str, str]]:
+        """(item key, external id) of the current answers of those items that have one, as a ledger keeps them."""
+        latest = self.latest(keys)
+        return [(key, latest[key].external_id) for key in dict.fromkeys(keys) if key in latest]
+
+    def history(self, key: str) -> list[tuple[Annotation, int, bool]]:
+        """All answers ever given to an item, oldest first: (answer, how many times it was revised, withdrawn?)."""
+        query = select(answers).where(answers.c.item_key == key).order_by(answers.c.at, answers.c.id)
+        with self._database.read() as connection:
+            rows = connection.execute(query).all()
+        return [(_to_annotation(row), row.revision - 1, row.withdrawn_at is not None) for row in rows]
+
+    def drafts(self) -> list[Annotation]:
+        """Answers that somebody has begun and not submitted."""
+        query = select(answers).where(answers.c.state == AnswerState.DRAFT.value, answers.c.withdrawn_at.is_(None))
+        with self._database.read() as connection:
+            return [_to_annotation(row) for row in connection.execute(query)]
+
+
+class Tasks:
+    """The questions that were pushed."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def put(self, receipts: Iterable[Receipt], annotator: str, round_: int, model: str | None) -> None:
+        """Records that requests arrived; their items become pushed, unless they are answered already."""
+        now = datetime.now(UTC)
+        rows = [
+            {
+                "item_key": key,
+                "annotator": annotator,
+                "external_id": external_id,
+                "round": round_,
+                "model": model,
+                "pushed_at": now,
+            }
+            for key, external_id in receipts
+        ]
+        with self._database.write() as connection:
+            put(connection, tasks, rows, update=("external_id", "round", "model"))
+            restate(connection, [str(row["item_key"]) for row in rows])
+
+    def get(self, key: str) -> TaskRow | None:
+        """The newest question about the item."""
+        query = select(tasks).where(tasks.c.item_key == key).order_by(tasks.c.pushed_at.desc())
+        with self._database.read() as connection:
+            row = connection.execute(query).first()
+        return TaskRow(*row) if row else None
+
+    def open_items(self, annotator: str) -> ItemList:
+        """Items that were pushed to the annotator and have no answer yet."""
+        query = (
+            select(*ITEM_COLUMNS)
+            .join(tasks, tasks.c.item_key == items.c.key)
+            .where(tasks.c.annotator == annotator, items.c.state == ItemState.PUSHED.value)
+            .order_by(items.c.key)
+        )
+        with self._database.read() as connection:
+            return [to_item(row) for row in connection.execute(query)]
+
+
+def _known(connection: Connection, keys: set[str]) -> set[str]:
+    return set(connection.scalars(select(items.c.key).where(items.c.key.in_(keys))))
+
+
+def _stored(connection: Connection, identities: set[tuple[str, str]]) -> dict[tuple[str, str], Row[Any]]:
+    ids = {external_id for _, external_id in identities}
+    rows = connection.execute(select(answers).where(answers.c.external_id.in_(ids)))
+    return {(row.kind, row.external_id): row for row in rows}
+
+
+def _content(row: Row[Any]) -> tuple[Any, ...]:
+    return row.item_key, row.state, row.labels, row.withdrawn_at is not None
+
+
+def _row(kind: str, answer: Annotation) -> dict[str, Any]:
+    return {
+        "kind": kind,
+        "external_id": answer.external_id,
+        "item_key": answer.item_key,
+        "state": answer.state.value,
+        "labels": None if answer.labels is None else label_json.to_json(answer.labels),
+        "annotator": answer.annotator,
+        "lead_time": answer.lead_time,
+        "round": answer.round,
+        "model": answer.model,
+        "at": answer.at,
+        "revision": 1,
+        "withdrawn_at": None,
+    }
+
+
+def _write(connection: Connection, inserts: list[dict[str, Any]], updates: list[dict[str, Any]]) -> None:
+    if inserts:
+        connection.execute(insert(answers), inserts)
+    if updates:
+        connection.execute(update(answers).where(answers.c.id == bindparam("id_")), updates)
+
+
+def _retire(connection: Connection, keys: Iterable[str]) -> None:
+    for chunk in chunks(keys):
+        connection.execute(update(negatives).where(negatives.c.item_key.in_(chunk)).values(active=False))
+
+
+def _to_annotation(row: Row[Any]) -> Annotation:
+    return Annotation(
+        item_key=row.item_key,
+        state=AnswerState(row.state),
+        labels=None if row.labels is None else label_json.from_json(row.labels),
+        annotator=row.annotator,
+        external_id=row.external_id,
+        lead_time=row.lead_time,
+        round=row.round,
+        model=row.model,
+        at=row.at,
+    )
+
+
+def _unknown_item(answer: Annotation) -> Refusal:
+    return Refusal(f"{answer.annotator} {answer.external_id}", f"answers item {answer.item_key}, not in the pool")

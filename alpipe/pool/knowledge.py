@@ -1,0 +1,220 @@
+"""What models made of the pool: scores, hard negatives, the models themselves; and named values such as watermarks."""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+from sqlalchemy import Connection, Row, and_, delete, func, insert, select, update
+
+from alpipe import boxes
+from alpipe.pool.database import Database, chunks, put
+from alpipe.pool.items import ITEM_COLUMNS, ItemList, States, to_item, values_of
+from alpipe.pool.tables import items, meta, models, negatives, scores
+from alpipe.types import FloatArray, ItemState, Negative, Score, Split
+
+SAME_REGION = 0.5
+"""IoU from which a newly mined negative stands for an older one of its class, which is then retired."""
+
+
+class Scores:
+    """How much each item is worth labelling, by the name under which a scan files its scores."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def put(self, model: str, values: Iterable[Score]) -> None:
+        """Keeps scores, in place of earlier ones of the same model and item."""
+        with self._database.write() as connection:
+            rows = ({"model": model, "item_key": key, "value": value} for key, value in values)
+            put(connection, scores, rows, update=("value",))
+
+    def of(self, model: str, keys: Iterable[str] | None = None) -> list[Score]:
+        """The scores of a model, in the order of the items' keys, or of ``keys``; items without one are left out."""
+        query = select(scores.c.item_key, scores.c.value).where(scores.c.model == model)
+        with self._database.read() as connection:
+            if keys is None:
+                return [Score(*row) for row in connection.execute(query.order_by(scores.c.item_key))]
+            wanted, found = [*dict.fromkeys(keys)], {}
+            for chunk in chunks(wanted):
+                rows = connection.execute(query.where(scores.c.item_key.in_(chunk)))
+                found.update({row.item_key: row.value for row in rows})
+        return [Score(key, found[key]) for key in wanted if key in found]
+
+    def missing(
+        self, model: str, states: States = ItemState.UNLABELLED, *, split: Split | None = Split.POOL
+    ) -> ItemList:
+        """The items in these states that the model has not scored, in the order of their keys."""
+        query = (
+            select(*ITEM_COLUMNS)
+            .outerjoin(scores, and_(scores.c.item_key == items.c.key, scores.c.model == model))
+            .where(scores.c.item_key.is_(None), items.c.state.in_(values_of(states)))
+            .order_by(items.c.key)
+        )
+        if split is not None:
+            query = query.where(items.c.split == split.value)
+        with self._database.read() as connection:
+            return [to_item(row) for row in connection.execute(query)]
+
+    def top(self, model: str, n: int, states: States = ItemState.UNLABELLED) -> list[Score]:
+        """The n highest scores among items in these states, best first; equal ones in the order of their keys."""
+        query = (
+            select(scores.c.item_key, scores.c.value)
+            .join(items, items.c.key == scores.c.item_key)
+            .where(scores.c.model == model, items.c.state.in_(values_of(states)))
+            .order_by(scores.c.value.desc(), scores.c.item_key)
+            .limit(n)
+        )
+        with self._database.read() as connection:
+            return [Score(*row) for row in connection.execute(query)]
+
+
+class Negatives:
+    """The bank of hard negatives. One is active until its item's labels change or a newer round finds its region."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def replace(self, round_: int, model: str, mined: Iterable[Negative]) -> None:
+        """Files what a round mined in place of what it mined before; older ones of the same regions are retired."""
+        found = [*mined]
+        with self._database.write() as connection:
+            connection.execute(delete(negatives).where(negatives.c.round == round_))
+            for chunk in chunks({negative.item_key for negative in found}):
+                meant = set(chunk)
+                _retire_overlapped(connection, [negative for negative in found if negative.item_key in meant])
+            for rows in chunks(_negative_row(round_, model, negative) for negative in found):
+                connection.execute(insert(negatives), rows)
+
+    def all(self) -> list[Negative]:
+        """The active ones of every round, those of an item together."""
+        query = select(negatives).where(negatives.c.active.is_(True)).order_by(negatives.c.item_key, negatives.c.id)
+        with self._database.read() as connection:
+            return [_to_negative(row) for row in connection.execute(query)]
+
+    def count(self, round_: int) -> int:
+        """How many the round mined."""
+        with self._database.read() as connection:
+            counted = select(func.count()).select_from(negatives).where(negatives.c.round == round_)
+            return connection.scalar(counted) or 0
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRow:
+    """A model that was trained: where its files lie, the hash of them, and the hash of the data it learnt from."""
+
+    name: str
+    round: int
+    folder: str
+    learner: str
+    sha256: str
+    data_hash: str
+    description: Mapping[str, Any]
+    created_at: datetime
+
+
+class Models:
+    """The models that were trained, by name."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def put(
+        self,
+        *,
+        name: str,
+        round: int,  # noqa: A002  # the word of the field
+        folder: str,
+        learner: str,
+        sha256: str,
+        data_hash: str,
+        description: Mapping[str, Any],
+    ) -> ModelRow:
+        """Files a model, in place of an earlier one of that name."""
+        row = ModelRow(name, round, folder, learner, sha256, data_hash, dict(description), datetime.now(UTC))
+        values = {field: getattr(row, field) for field in ModelRow.__slots__}
+        with self._database.write() as connection:
+            put(connection, models, [values], update=[*values][1:])
+        return row
+
+    def get(self, name: str) -> ModelRow | None:
+        with self._database.read() as connection:
+            row = connection.execute(select(models).where(models.c.name == name)).first()
+        return ModelRow(*row) if row else None
+
+    def latest(self) -> ModelRow | None:
+        """The model of the highest round."""
+        query = select(models).order_by(models.c.round.desc(), models.c.created_at.desc()).limit(1)
+        with self._database.read() as connection:
+            row = connection.execute(query).first()
+        return ModelRow(*row) if row else None
+
+    def list(self) -> builtins.list[ModelRow]:
+        """All models, the oldest round first."""
+        query = select(models).order_by(models.c.round, models.c.created_at)
+        with self._database.read() as connection:
+            return [ModelRow(*row) for row in connection.execute(query)]
+
+
+class Meta:
+    """Named values: watermarks and the like."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def get(self, name: str) -> str | None:
+        with self._database.read() as connection:
+            return connection.scalar(select(meta.c.value).where(meta.c.name == name))
+
+    def set(self, name: str, value: str) -> None:
+        """Keeps the value, in place of an earlier one."""
+        with self._database.write() as connection:
+            put(connection, meta, [{"name": name, "value": value}], update=("value",))
+
+
+def _retire_overlapped(connection: Connection, mined: list[Negative]) -> None:
+    by_place: dict[tuple[str, str], list[Negative]] = {}
+    for negative in mined:
+        by_place.setdefault((negative.item_key, negative.name), []).append(negative)
+    query = select(negatives).where(
+        negatives.c.active.is_(True), negatives.c.item_key.in_({negative.item_key for negative in mined})
+    )
+    old: dict[tuple[str, str], list[Row[Any]]] = {}
+    for row in connection.execute(query):
+        old.setdefault((row.item_key, row.name), []).append(row)
+    retired = []
+    for place, rows in old.items():
+        if place in by_place:
+            overlap = boxes.iou(_xyxy([_to_negative(row) for row in rows]), _xyxy(by_place[place])).max(axis=1)
+            retired += [row.id for row, iou in zip(rows, overlap, strict=True) if iou >= SAME_REGION]
+    for chunk in chunks(retired):
+        connection.execute(update(negatives).where(negatives.c.id.in_(chunk)).values(active=False))
+
+
+def _xyxy(found: list[Negative]) -> FloatArray:
+    return np.asarray([negative.box for negative in found], np.float32)
+
+
+def _negative_row(round_: int, model: str, negative: Negative) -> dict[str, Any]:
+    x1, y1, x2, y2 = map(float, negative.box)
+    return {
+        "round": round_,
+        "model": model,
+        "item_key": negative.item_key,
+        "x1": x1,
+        "y1": y1,
+        "x2": x2,
+        "y2": y2,
+        "name": negative.name,
+        "score": float(negative.score),
+        "iou": float(negative.iou),
+        "active": True,
+    }
+
+
+def _to_negative(row: Row[Any]) -> Negative:
+    return Negative(row.item_key, (row.x1, row.y1, row.x2, row.y2), row.name, row.score, row.iou)

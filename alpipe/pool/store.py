@@ -1,0 +1,65 @@
+"""The pool store: everything that matters between two runs, in one SQL database."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Self
+
+from alpipe.pool.answers import Annotations, TaskRow, Tasks, Truth, Upserted
+from alpipe.pool.database import Database
+from alpipe.pool.items import Details, Items, NewItem
+from alpipe.pool.knowledge import Meta, ModelRow, Models, Negatives, Scores
+from alpipe.pool.rounds import Round, Rounds
+from alpipe.pool.schema import bring_up_to_date
+
+__all__ = ["Details", "ModelRow", "NewItem", "PoolStore", "Round", "TaskRow", "Upserted"]
+
+
+class PoolStore:
+    """The store, by topic: ``items``, ``truth``, ``annotations``, ``tasks``, ``scores``, ``negatives``, ``models``,
+    ``rounds`` and ``meta``. Each call is one transaction; times are UTC; every failure of the database is a StoreError.
+
+    Several processes and threads may use one store at a time.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self.items = Items(database)
+        self.truth = Truth(database)
+        self.annotations = Annotations(database)
+        self.tasks = Tasks(database)
+        self.scores = Scores(database)
+        self.negatives = Negatives(database)
+        self.models = Models(database)
+        self.rounds = Rounds(database)
+        self.meta = Meta(database)
+
+    @classmethod
+    def open(cls, url: str) -> PoolStore:
+        """Opens a store (``sqlite:///pool.db``, ``postgresql+psycopg://…``), making or migrating it where needed.
+
+        Raises StoreError for a URL that cannot be opened and for a store made by a newer alpipe.
+        """
+        database = Database(url)
+        try:
+            bring_up_to_date(database)
+        except BaseException:
+            database.close()
+            raise
+        return cls(database)
+
+    @property
+    def database(self) -> Database:
+        """The connection, for those in the room who need a transaction of their own."""
+        return self._database
+
+    def close(self) -> None:
+        self._database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
