@@ -104,7 +104,9 @@ def read(path: Path) -> Config:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise ConfigError(f"no {path.name} in {path.parent}: make a project with `alpipe init`, or choose its folder with -C") from error
+        raise ConfigError(
+            f"no {path.name} in {path.parent}: make a project with `alpipe init`, or choose its folder with -C"
+        ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
     except yaml.YAMLError as error:

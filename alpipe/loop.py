@@ -89,11 +89,46 @@ def perform(project: Project, round_: Round, progress: ProgressCallback = no_pro
             outcome = STEPS[round_.step](project, round_, progress)
         if not isinstance(outcome, Waiting):
             seconds = time.monotonic() - started
-            if not rounds.finish(round_.number, round_.step, after(round_.step), owner, seconds=seconds, **outcome.facts):
+            if not rounds.finish(
+                round_.number, round_.step, after(round_.step), owner, seconds=seconds, **outcome.facts
+            ):
                 raise BusyError(f"step '{round_.step}' of round {round_.number} was taken over by another run")
     finally:
         rounds.release(round_.number, owner)
     return outcome
+
+
+def single(project: Project, name: str, progress: ProgressCallback = no_progress) -> str:
+    """Does one step by itself and says what came of it.
+
+    ``train`` closes the open round with the answers there are; ``select`` only counts at its place in the round; the
+    other steps may be repeated at any time, since each leaves the same result when nothing has changed.
+    Raises BusyError where the step has to wait for its turn.
+    """
+    if name == "pull":
+        got = exchange.pull(project, project.annotator(), progress)
+        return f"{got.answers} answers that are new or changed, {got.withdrawn} withdrawn, {got.refused} refused"
+    current = current_round(project)
+    if name == "train" and current.step == "collect":
+        exchange.pull(project, project.annotator(), progress)
+        _close_early(project, current)
+        current = current_round(project)
+    if current.step == name:
+        outcome = perform(project, current, progress)
+        return f"waits for {outcome.reason}" if isinstance(outcome, Waiting) else outcome.message
+    if name in ("evaluate", "mine", "score", "push") and list(STEPS).index(name) < list(STEPS).index(str(current.step)):
+        outcome = STEPS[name](project, current, progress)
+        return f"waits for {outcome.reason}" if isinstance(outcome, Waiting) else outcome.message
+    raise BusyError(
+        f"round {current.number} stands at step '{current.step}', not at '{name}': `alpipe run` goes on from there"
+    )
+
+
+def _close_early(project: Project, round_: Round) -> None:
+    rounds, owner = project.store.rounds, owner_id()
+    claimed = rounds.claim(round_.number, "collect", owner, LEASE_SECONDS)
+    if not claimed or not rounds.finish(round_.number, "collect", None, owner, seconds=0.0):
+        raise BusyError(f"another run ({rounds.owner(round_.number)}) collects the answers of round {round_.number}")
 
 
 def after(step: str) -> str | None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from pydantic import ValidationError
 
@@ -43,7 +42,7 @@ class Project:
             temporary = root / f"{configuration.FILE}.new"
             temporary.write_text(configuration.text(config), encoding="utf-8")
             project = cls(root, config)
-            os.replace(temporary, root / configuration.FILE)
+            temporary.replace(root / configuration.FILE)
         except OSError as error:
             raise ConfigError(f"cannot make a project in {root}: {error}") from error
         return project
@@ -56,10 +55,12 @@ class Project:
         (root / PRIVATE).mkdir(mode=0o700, exist_ok=True)
         return cls(root, config)
 
-    def __enter__(self) -> Project:
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def close(self) -> None:
@@ -132,7 +133,7 @@ def check_plugins(config: Config) -> None:
 
 def mining_options(config: Config) -> Any:
     """The options of mining, or None where it is turned off. Raises ConfigError."""
-    from alpipe.mining.hard import MiningOptions  # noqa: PLC0415  # only those who mine pay for its imports
+    from alpipe.mining.hard import MiningOptions  # only those who mine pay for its imports
 
     if config.mining is False:
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -120,10 +121,8 @@ def _stop(pid: int) -> None:
         for _ in range(50):
             if _started(pid) is None:
                 return
-            try:
+            with contextlib.suppress(ChildProcessError):
                 os.waitpid(pid, os.WNOHANG)
-            except ChildProcessError:
-                pass
             time.sleep(0.1)
         os.killpg(pid, signal.SIGKILL)
     except ProcessLookupError:

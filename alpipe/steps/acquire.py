@@ -10,9 +10,9 @@ from alpipe.errors import TrainingError
 from alpipe.pool.store import Round
 from alpipe.project import Project
 from alpipe.protocols import ProgressCallback
-from alpipe.steps.models import counted
+from alpipe.steps.models import counted, hash_of
 from alpipe.steps.outcome import Done, Outcome, Waiting
-from alpipe.types import AnswerState, Item, ItemState, Score, Split
+from alpipe.types import Item, ItemState, Score, Split
 
 BLOCK = 256
 """Scores written at once: a scan that is killed goes on from the last block."""
@@ -115,7 +115,4 @@ def _holdout_to_label(project: Project) -> list[Item]:
 
 
 def _new_labels(project: Project, round_: Round) -> bool:
-    trained = project.store.rounds.items(round_.number, "train")
-    answers = project.store.annotations.latest(split=Split.POOL)
-    said = {a.item_key: a.external_id for a in answers.values() if a.state in (AnswerState.LABELLED, AnswerState.EMPTY)}
-    return dict(trained) != said
+    return round_.data_hash != hash_of(project, project.store.annotations.examples(Split.POOL))

@@ -10,10 +10,12 @@ from alpipe.pool.store import Round
 from alpipe.project import Project
 from alpipe.protocols import Annotator, ProgressCallback
 from alpipe.steps.acquire import scan_name, uncertainties
+from alpipe.steps.importing import write_refusals
 from alpipe.steps.models import counted
 from alpipe.steps.outcome import Done, Outcome, Waiting
-from alpipe.types import AnswerState, Item, ItemState, LabelRequest, Split, Suggestion
+from alpipe.types import Item, ItemState, LabelRequest, Split, Suggestion
 
+REFUSED = "pull-refused.csv"
 ANSWERED = (ItemState.LABELLED, ItemState.EMPTY, ItemState.SKIPPED)
 
 
@@ -31,7 +33,9 @@ def push(project: Project, round_: Round, progress: ProgressCallback) -> Outcome
         LabelRequest(item, round_.number, reasons[item.key], scores.get(item.key), suggestions.get(item.key))
         for item in items
     ]
-    receipts = project.annotator().push(requests, progress)
+    annotator = project.annotator()
+    receipts = annotator.push(requests, progress)
+    project.store.meta.set("where", annotator.where())
     project.store.tasks.put(receipts, project.config.annotator.name, round_.number, round_.model)
     shown = sum(request.suggestion is not None for request in requests)
     counts = {"pushed": len(receipts), "preannotated": shown}
@@ -46,7 +50,7 @@ def collect(project: Project, round_: Round, progress: ProgressCallback) -> Outc
     answered = [item for item in selected if item.state in ANSWERED]
     needed = math.ceil(project.config.wait_for * len(selected))
     if len(answered) < needed:
-        more = f"; {got.refused} answers could not be used, see {project.folder / 'refused.csv'}" if got.refused else ""
+        more = f"; {got.refused} answers could not be used, see {project.folder / REFUSED}" if got.refused else ""
         return Waiting(
             f"answers to {len(selected) - len(answered)} of {len(selected)} tasks of round {round_.number}:"
             f" {annotator.where()}{more}"
@@ -73,21 +77,13 @@ def pull(project: Project, annotator: Annotator, progress: ProgressCallback) -> 
     """Brings every answer since the last pull into the store; the watermark moves with them or not at all."""
     mark = f"watermark:{project.config.annotator.name}"
     pulled = annotator.pull(project.store.meta.get(mark), progress)
-    known = {a.external_id: a for a in project.store.annotations.latest().values()}
-    changed = [a for a in pulled.annotations if not _same(known.get(a.external_id), a)]
-    project.store.annotations.upsert(changed)
-    project.store.annotations.withdraw(pulled.withdrawn)
+    taken = project.store.annotations.upsert(pulled.annotations)
+    withdrawn = project.store.annotations.withdraw(pulled.withdrawn, annotator=project.config.annotator.name)
+    refused = [*pulled.refused, *taken.refused]
+    if refused:
+        write_refusals(project.folder / REFUSED, refused)
     project.store.meta.set(mark, pulled.watermark)
-    if pulled.refused:
-        from alpipe.steps.importing import write_refusals  # noqa: PLC0415
-
-        write_refusals(project.folder / "refused.csv", pulled.refused)
-    answers = sum(annotation.state is not AnswerState.DRAFT for annotation in changed)
-    return Got(answers, len(pulled.withdrawn), len(pulled.refused))
-
-
-def _same(old: object, new: object) -> bool:
-    return old == new
+    return Got(taken.new + taken.changed, withdrawn, len(refused))
 
 
 def _suggestions(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -105,7 +104,7 @@ def import_labels(
         if as_truth:
             truths[item.key] = kept
         else:
-            annotations[item.key] = _annotation(item, kept, format_name)
+            annotations[item.key] = annotation_of(item, kept, f"import:{format_name}")
     for key, truth in truths.items():
         project.store.truth.put(key, truth)
     project.store.annotations.upsert(list(annotations.values()))
@@ -163,7 +162,7 @@ def write_refusals(path: Path, refused: Iterable[Refusal]) -> None:
         writer = csv.writer(stream)
         writer.writerow(["source", "reason"])
         writer.writerows(refused)
-    os.replace(temporary, path)
+    temporary.replace(path)
 
 
 def _fit_boxes(
@@ -213,11 +212,12 @@ def _unknown(where: str, name: str, classes: Sequence[str]) -> Refusal:
     return Refusal(where, f"unknown label {name!r}; the project's labels are {', '.join(classes)}")
 
 
-def _annotation(item: Item, kept: Labels, format_name: str) -> Annotation:
+def annotation_of(item: Item, kept: Labels, annotator: str) -> Annotation:
+    """What a file says of an item, as an answer that any answer of a person replaces."""
     return Annotation(
         item_key=item.key,
         state=AnswerState.EMPTY if is_empty(kept) else AnswerState.LABELLED,
         labels=kept,
-        annotator=f"import:{format_name}",
-        external_id=f"import:{item.key}",
+        annotator=annotator,
+        external_id=f"{annotator}:{item.key}",
     )

@@ -32,7 +32,12 @@ def train(project: Project, round_: Round, progress: ProgressCallback) -> Outcom
     data_hash = hash_of(project, examples)
     previous = project.store.models.latest()
     if previous is not None and previous.data_hash == data_hash and (project.models / previous.name).is_dir():
-        facts = {"model": previous.name, "model_hash": previous.sha256, "data_hash": data_hash, "labelled": len(examples)}
+        facts = {
+            "model": previous.name,
+            "model_hash": previous.sha256,
+            "data_hash": data_hash,
+            "labelled": len(examples),
+        }
         return Done(f"no new label since model {previous.name}", facts)
 
     name = f"r{round_.number:03d}-{data_hash[:8]}"
@@ -69,7 +74,7 @@ def train(project: Project, round_: Round, progress: ProgressCallback) -> Outcom
 
 def evaluate(project: Project, round_: Round, progress: ProgressCallback) -> Outcome:
     """The metric on the frozen hold-out, with the hash of the hold-out beside it."""
-    from alpipe.evaluation.metrics import evaluate as measure  # noqa: PLC0415  # pycocotools only where needed
+    from alpipe.evaluation.metrics import evaluate as measure  # pycocotools only where needed
 
     if round_.model is None:
         return Done("no model to evaluate")
@@ -95,7 +100,7 @@ def evaluate(project: Project, round_: Round, progress: ProgressCallback) -> Out
 
 def mine(project: Project, round_: Round, progress: ProgressCallback) -> Outcome:
     """Hard negatives of this round's model on the images it was trained on; the next training uses them."""
-    from alpipe.mining.hard import mine as hard_negatives  # noqa: PLC0415
+    from alpipe.mining.hard import mine as hard_negatives
 
     options = mining_options(project.config)
     if round_.model is None or options is None:
@@ -140,7 +145,13 @@ def hash_of(project: Project, examples: Iterable[Example]) -> str:
     """A hash of images, labels and everything in the configuration that a training depends on."""
     config = project.config
     digest = hashlib.sha256()
-    settings = [config.task, config.labels, config.seed, config.validation_share, config.learner.model_dump(mode="json")]
+    settings = [
+        config.task,
+        config.labels,
+        config.seed,
+        config.validation_share,
+        config.learner.model_dump(mode="json"),
+    ]
     digest.update(json.dumps(settings, sort_keys=True).encode())
     for example in sorted(examples, key=lambda example: example.item.key):
         digest.update(example.item.key.encode())
@@ -164,4 +175,4 @@ def _save(model: Model, folder: Path) -> None:
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     model.save(temporary)
-    os.replace(temporary, folder)
+    temporary.replace(folder)

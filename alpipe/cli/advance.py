@@ -1,0 +1,116 @@
+"""Commands that advance the loop: run, its single steps, serve."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+STEP_HELP = {
+    "train": "Train on everything labelled so far, without waiting for open answers.",
+    "evaluate": "Evaluate the latest model on the hold-out.",
+    "mine": "Mine hard negatives of the latest model on the labelled images.",
+    "score": "Score the unlabelled pool with the latest model.",
+    "select": "Choose the next batch.",
+    "push": "Send the chosen images to the annotators.",
+    "pull": "Bring in what people answered since the last pull.",
+}
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands."""
+    app.command()(run)
+    for name, text in STEP_HELP.items():
+        app.command(name, help=f"{text} (One step of `alpipe run`.)")(_step_command(name))
+    app.command()(serve)
+
+
+def run(
+    context: typer.Context,
+    rounds: int = typer.Option(1, min=1, help="Batches to send; with a stand-in annotator they are answered at once."),
+) -> None:
+    """Advance the loop as far as it goes now; say what was done and what it waits for.
+
+    Example: alpipe run   (again after people have answered: it goes on from there)
+    """
+    from alpipe.cli.display import progress, say, table
+    from alpipe.loop import advance
+    from alpipe.project import Project, check_plugins
+    from alpipe.steps.summary import round_rows
+
+    with Project.open(context.obj) as project:
+        check_plugins(project.config)
+        with progress() as show:
+            result = advance(project, rounds=rounds, progress=show, tell=say)
+        if result.done:
+            table([{name: row[name] for name in COLUMNS} for row in round_rows(project)])
+        else:
+            say("nothing new to do")
+        if result.waiting_for:
+            say(f"waits for {result.waiting_for}")
+        else:
+            say("all done that was asked; `alpipe run` sends the next batch")
+
+
+COLUMNS = ("round", "labelled", "metric", "value", "pushed", "answered", "mined", "seconds")
+
+
+def _step_command(name: str):  # type: ignore[no-untyped-def]  # typer reads the inner signature
+    def command(context: typer.Context) -> None:
+        from alpipe.cli.display import progress, say
+        from alpipe.loop import single
+        from alpipe.project import Project
+
+        with Project.open(context.obj) as project, progress() as show:
+            say(single(project, name, show))
+
+    return command
+
+
+def serve(
+    context: typer.Context,
+    cron: str = typer.Option(..., help="When to run, in five fields: minute, hour, day, month, weekday."),
+    rounds: int = typer.Option(1, min=1, help="Batches a run may send."),
+) -> None:
+    """Run the loop on a schedule by Prefect, until stopped with Ctrl-C.
+
+    With PREFECT_API_URL set the runs appear on that server, else a private one is started on loopback.
+
+    Example: alpipe serve --cron "0 * * * *"
+    """
+    import os
+
+    from alpipe.cli.display import say
+    from alpipe.errors import ConfigError
+    from alpipe.project import Project, check_plugins
+
+    with Project.open(context.obj) as project:
+        config, root, home = project.config, project.root, project.folder / "prefect"
+        check_plugins(config)
+    server = None
+    if "PREFECT_API_URL" not in os.environ:
+        server = _own_server(home)
+        say(f"Prefect: {server}")
+    from flows.schedule import serve as serve_flow
+
+    try:
+        say(f"serving rounds of {config.name!r} at '{cron}'; Ctrl-C stops")
+        serve_flow(Path(root), config.name, cron, rounds)
+    except ValueError as error:
+        raise ConfigError(f"--cron {cron!r} is not a schedule: {error}") from error
+    finally:
+        if server is not None:
+            from flows.server import down
+
+            down(home)
+
+
+def _own_server(home: Path) -> str:
+    """Starts a private server and points this process at it; its address."""
+    import os
+
+    from flows.server import settings, up
+
+    server = up(home)
+    os.environ.update(settings(home, int(server.url.rpartition(":")[2])))
+    return server.url

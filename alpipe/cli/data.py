@@ -1,0 +1,229 @@
+"""Commands that bring images and labels in and out: init, add, import, export."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from alpipe.errors import ConfigError
+
+if TYPE_CHECKING:
+    from alpipe.types import Refusal
+
+GROUP_HELP = (
+    "Regular expression over the path; what its first group (or the whole match) finds stays on one side of the split."
+)
+GROUPS_HELP = "CSV with the columns path,group: images of one group stay on one side of the split."
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands."""
+    app.command()(init)
+    app.command()(add)
+    app.command("import")(import_)
+    app.command()(export)
+
+
+def init(
+    directory: Path = typer.Argument(..., metavar="DIR", help="Folder of the new project; made where missing."),
+    task: str = typer.Option(..., help="classify, detect or segment."),
+    labels: str = typer.Option(..., help="Names of the classes, with commas between."),
+    learner: str | None = typer.Option(None, help="A learner; see `alpipe plugins`. Default: one that fits the task."),
+    strategy: str | None = typer.Option(None, help="How to choose images; see `alpipe plugins`."),
+    annotator: str = typer.Option("labelstudio", help="labelstudio (people), robot or oracle (stand-ins)."),
+    batch: int = typer.Option(20, help="Images sent to be labelled each round."),
+    holdout_share: float = typer.Option(0.1, help="Share of the images kept aside to judge models; 0 for none."),
+    seed: int = typer.Option(0, help="The same seed gives the same split and the same selection."),
+    name: str | None = typer.Option(None, help="Title, also in Label Studio. Default: the folder's name."),
+) -> None:
+    """Begin a project in DIR: writes alpipe.yaml and an empty pool.
+
+    Example: alpipe init cells --task detect --labels RBC,WBC,Platelets
+    """
+    from alpipe import config as configuration
+    from alpipe.cli.display import say
+    from alpipe.project import Project
+
+    values = {
+        "name": name or _title(directory),
+        "task": task,
+        "labels": [label.strip() for label in labels.split(",")],
+        "seed": seed,
+        "batch": batch,
+        "holdout": {"share": holdout_share},
+        "learner": learner,
+        "annotator": annotator,
+    }
+    if strategy is not None:
+        values["strategy"] = strategy
+    config = configuration.parse(values, "init")
+    with Project.create(directory, config):
+        pass
+    where = f"-C {directory} " if directory.resolve() != Path.cwd() else ""
+    say(f"project {config.name!r} in {directory}: settings in {directory / configuration.FILE}")
+    say(f"next: alpipe {where}add FOLDER_OF_IMAGES, then alpipe {where}labelstudio up, then alpipe {where}run")
+
+
+def add(
+    context: typer.Context,
+    paths: list[Path] = typer.Argument(..., metavar="PATH…", help="Image files, folders (with all below) or globs."),
+    holdout: bool = typer.Option(False, "--holdout", help="Keep all of these aside to judge models on."),
+    group_regex: str | None = typer.Option(None, help=GROUP_HELP),
+    groups: Path | None = typer.Option(None, help=GROUPS_HELP),
+) -> None:
+    """Add images to the pool. Each is decoded whole; what cannot be read is recorded with the reason.
+
+    Example: alpipe add ~/photos --group-regex 'patient(\\d+)'
+    """
+    from alpipe.cli.display import progress, say
+    from alpipe.pool import ingest
+    from alpipe.project import Project
+    from alpipe.steps.importing import ingest_share
+
+    with Project.open(context.obj) as project, progress() as show:
+        report = ingest.add(
+            project.store,
+            paths,
+            holdout=holdout,
+            holdout_share=ingest_share(project),
+            salt=str(project.config.seed),
+            group_of=_grouping(group_regex, groups),
+            progress=show,
+        )
+        if holdout:
+            project.store.meta.set("holdout", "by hand")
+        say(
+            f"{report.added} images added"
+            + (f", {report.holdout_added} of them to the hold-out" if report.holdout_added else "")
+            + f"; {report.already_known} known before, {report.duplicates} exact duplicates,"
+            + f" {report.ignored} other files"
+        )
+        _show_refused(project.folder / "add-refused.csv", report.quarantined, "unreadable files")
+
+
+def import_(
+    context: typer.Context,
+    format_name: str = typer.Argument(..., metavar="FORMAT", help="coco, voc, yolo, masks, folders or labelstudio."),
+    path: Path = typer.Argument(..., help="The set: a folder, or the file that describes it."),
+    holdout: bool = typer.Option(False, "--holdout", help="The images are for judging models only."),
+    subset: str | None = typer.Option(None, help="One split of the set: VOC ImageSets, COCO file, YOLO folder."),
+    as_truth: bool = typer.Option(
+        False, "--as-truth", help="Images enter unlabelled; the robot and oracle annotators answer from the labels."
+    ),
+    colours: Path | None = typer.Option(None, help="JSON of {label: '#RRGGBB'} for colour-coded masks."),
+    ignore_unknown: bool = typer.Option(False, "--ignore-unknown", help="Leave out labels the project does not have."),
+    group_regex: str | None = typer.Option(None, help=GROUP_HELP),
+    groups: Path | None = typer.Option(None, help=GROUPS_HELP),
+) -> None:
+    """Import labelled data. What has faults is refused with a reason each; the rest is taken.
+
+    Example: alpipe import voc ~/BCCD --subset test --holdout
+    """
+    from alpipe.cli.display import progress, say
+    from alpipe.errors import DataError
+    from alpipe.project import Project
+    from alpipe.steps.importing import import_labels
+
+    palette = ()
+    if colours is not None:
+        from alpipe.formats.masks import read_colours
+
+        palette = read_colours(colours)
+    with Project.open(context.obj) as project, progress() as show:
+        report = import_labels(
+            project,
+            format_name,
+            path,
+            holdout=holdout,
+            as_truth=as_truth,
+            subset=subset,
+            colours=palette,
+            ignore_unknown=ignore_unknown,
+            group_of=_grouping(group_regex, groups),
+            progress=show,
+        )
+        kept_as = "kept aside as the truth" if as_truth else "labelled"
+        say(
+            f"{report.images} images, {report.added} of them new to the pool: {report.labelled} {kept_as},"
+            f" {report.empty} reviewed and empty, {report.unlabelled} without labels"
+            + (f"; {report.clipped} boxes cut at the image's edge" if report.clipped else "")
+        )
+        refusals = project.folder / f"import-{format_name}-refused.csv"
+        _show_refused(refusals, report.refused, "parts refused")
+        if report.refused and not report.labelled + report.empty:
+            raise DataError(
+                f"{path}: no label could be taken; first reason: {report.refused[0].reason}; all: {refusals}"
+            )
+
+
+def export(
+    context: typer.Context,
+    format_name: str = typer.Argument(..., metavar="FORMAT", help="coco, voc, yolo, masks, folders or labelstudio."),
+    path: Path = typer.Argument(..., help="A new or empty folder."),
+) -> None:
+    """Export what people labelled so far, images included.
+
+    Example: alpipe export coco ~/cells-labelled
+    """
+    from alpipe.cli.display import say
+    from alpipe.project import Project
+    from alpipe.steps.importing import export_labels
+
+    with Project.open(context.obj) as project:
+        count = export_labels(project, format_name, path)
+        say(f"{count} labelled images written to {path} as {format_name}")
+
+
+def _show_refused(path: Path, refused: tuple[Refusal, ...], what: str) -> None:
+    from alpipe.cli.display import say
+    from alpipe.steps.importing import write_refusals
+
+    if not refused:
+        return
+    write_refusals(path, refused)
+    say(f"{len(refused)} {what}, listed with their reasons in {path}; the first:")
+    for refusal in refused[:3]:
+        say(f"  {refusal.source}: {refusal.reason}")
+
+
+def _grouping(pattern: str | None, table: Path | None) -> Callable[[Path], str | None] | None:
+    """What gives an image its group, from a regular expression or a CSV. Raises ConfigError for a bad one."""
+    if pattern is not None and table is not None:
+        raise ConfigError("--group-regex and --groups exclude each other: give one")
+    if pattern is not None:
+        try:
+            expression = re.compile(pattern)
+        except re.error as error:
+            raise ConfigError(f"--group-regex {pattern!r} is not a regular expression: {error}") from error
+
+        def by_pattern(path: Path) -> str | None:
+            found = expression.search(path.as_posix())
+            return None if found is None else found.group(1 if expression.groups else 0)
+
+        return by_pattern
+    if table is not None:
+        return _groups_of_table(table)
+    return None
+
+
+def _groups_of_table(table: Path) -> Callable[[Path], str | None]:
+    import csv
+
+    try:
+        with table.open(newline="", encoding="utf-8") as stream:
+            rows = list(csv.DictReader(stream))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--groups {table}: cannot be read: {error}") from error
+    if rows and not {"path", "group"} <= set(rows[0]):
+        raise ConfigError(f"--groups {table}: needs the columns path and group, has {', '.join(rows[0])}")
+    groups = {(table.parent / row["path"]).resolve(): row["group"] for row in rows}
+    return lambda path: groups.get(path.resolve())
+
+
+def _title(directory: Path) -> str:
+    name = directory.resolve().name[:50]
+    return name if len(name) >= 3 else f"alpipe {name}".strip()

@@ -1,0 +1,82 @@
+"""The command line: ``alpipe COMMAND``. Its modules import the library inside the commands, so that help is quick."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import typer
+
+from alpipe import __version__
+from alpipe.cli import advance, data, demo, look, pool, servers
+from alpipe.errors import AlpipeError
+
+EPILOG = """Examples: [bold]alpipe demo[/] shows the whole loop on built-in data ·
+[bold]alpipe init cells --task detect --labels RBC,WBC[/] begins a project ·
+[bold]alpipe -C cells run[/] advances it."""
+
+app = typer.Typer(
+    help="Active learning for images: train, find the hardest images, have them labelled, repeat.",
+    epilog=EPILOG,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    add_completion=True,
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"alpipe {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def choose_project(
+    context: typer.Context,
+    directory: Path = typer.Option(Path(), "-C", metavar="DIR", help="The project's folder; may stand anywhere."),
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Show the version."),
+) -> None:
+    """Active learning for images: train, find the hardest images, have them labelled, repeat."""
+    del version
+    context.obj = directory
+
+
+demo.register(app)
+data.register(app)
+advance.register(app)
+look.register(app)
+app.add_typer(pool.app, name="pool")
+app.add_typer(servers.studio, name="labelstudio")
+
+
+def main() -> None:
+    """The console script: a stated failure is one line on standard error and exit status 1."""
+    sys.argv[1:] = _project_first(sys.argv[1:])
+    try:
+        app()
+    except AlpipeError as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        _fail("stopped; nothing is lost: the same command goes on from here", status=130)
+    except BrokenPipeError:  # the reader of a pipe went away, as `| head` does
+        sys.stderr.close()
+        sys.exit(0)
+
+
+def _project_first(arguments: list[str]) -> list[str]:
+    """``-C DIR`` before the command, wherever it was written."""
+    if "-C" in arguments[:-1] and "--" not in arguments:
+        at = arguments.index("-C")
+        return ["-C", arguments[at + 1], *arguments[:at], *arguments[at + 2 :]]
+    return arguments
+
+
+def _fail(line: str, status: int = 1) -> None:
+    print(f"alpipe: {line}", file=sys.stderr)
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()
