@@ -1,0 +1,259 @@
+"""Label Studio's JSON export (not JSON-MIN): a list of tasks with their annotations.
+
+``data.image`` (else the first value that names an image) is looked for below the folder of the JSON: as a relative
+path, a local-files URL (``/data/local-files/?d=…``), an upload (``/data/upload/1/0a1b2c3d-name.jpg``) or by the last
+part of any other URL. Nothing is downloaded.
+
+Of several annotations of a task one is taken: a ground truth first, then the one changed last; the others and skipped
+ones are listed as refused. An empty result is a reviewed image without object, a task without annotation has labels
+None. Coordinates are percent of ``original_width`` and ``original_height``.
+
+For detection a rotated rectangle, a polygon or a brush stroke becomes the box around it; for segmentation a rectangle
+is refused, and polygons and brush strokes of one label become one mask. Key points, ellipses and relations are refused.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import numpy as np
+
+from alpipe import rle
+from alpipe.errors import DataError
+from alpipe.formats.layout import guess
+from alpipe.formats.layout.images import ImageFinder, displayed_size, is_image
+from alpipe.formats.layout.output import OutputFolder, boxes_of, class_of, masks_of
+from alpipe.formats.shapes import brush
+from alpipe.formats.shapes.outlines import around, bounding_box, fill
+from alpipe.formats.shapes.parts import Part, box, number, take, to_labels
+from alpipe.protocols import LabelledFile, ReadRequest
+from alpipe.types import Example, Refusal, Task
+
+TASKS = frozenset({Task.DETECT, Task.SEGMENT, Task.CLASSIFY})
+
+
+def read(path: Path, request: ReadRequest) -> Iterator[LabelledFile | Refusal]:
+    """The tasks' images with their labels; see the module. A subset is the name of one of the folder's JSON files.
+
+    Raises DataError where no file is an export, and for a folder with several of them when no subset is named.
+    """
+    file = _file(guess.require(path), request.subset)
+    try:
+        tasks = json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{file}: the JSON cannot be read: {error}") from error
+    if not isinstance(tasks, list) or not all(isinstance(task, dict) for task in tasks):
+        raise guess.not_this(file, "labelstudio", "a JSON list of tasks")
+    if tasks and not any("annotations" in task for task in tasks):
+        raise DataError(f"{file}: no task has annotations; export as JSON, not JSON-MIN")
+    return _read(file, tasks, request.task)
+
+
+def _file(path: Path, subset: str | None) -> Path:
+    if path.is_file():
+        if subset not in (None, path.stem):
+            raise DataError(f"{path}: is one JSON file; name its folder to choose subset {subset!r}")
+        return path
+    files = sorted(file for file in path.glob("*.json") if subset in (None, file.stem))
+    if not files and subset is not None:
+        raise DataError(f"{path}: there is no file {subset}.json")
+    if not files:
+        raise guess.not_this(path, "labelstudio", "a JSON export")
+    if len(files) > 1:
+        names = ", ".join(file.stem for file in files)
+        raise DataError(f"{path}: holds several JSON files; name one by --subset: {names}")
+    return files[0]
+
+
+def _read(file: Path, tasks: list[dict[str, Any]], task: Task) -> Iterator[LabelledFile | Refusal]:
+    finder = ImageFinder(file.parent)
+    for position, entry in enumerate(tasks, start=1):
+        source = f"{file.name}: task {entry.get('id', f'entry {position}')}"
+        try:
+            image = _image(entry.get("data"), finder)
+        except DataError as error:
+            yield Refusal(source, str(error))
+            continue
+        chosen, refused = _choose(entry.get("annotations"), source)
+        yield from refused
+        if chosen is None:
+            yield LabelledFile(image, None, source)
+        else:
+            yield from _read_annotation(image, chosen, source, task)
+
+
+def _image(data: Any, finder: ImageFinder) -> Path:
+    if not isinstance(data, dict):
+        raise DataError("the task has no data")
+    texts = [value for value in data.values() if isinstance(value, str)]
+    named = data.get("image")
+    url = named if isinstance(named, str) else next((text for text in texts if is_image(Path(_name(text)))), None)
+    if url is None:
+        raise DataError("the task's data name no image")
+    name = _name(url)
+    try:
+        return finder.find(name)
+    except DataError:
+        uploaded = re.sub(r"^[0-9a-f]{8}-", "", Path(name).name)  # the server sets this before the name of an upload
+        if uploaded == Path(name).name:
+            raise
+        return finder.find(uploaded)
+
+
+def _name(url: str) -> str:
+    """The file that the URL of a task means, as a path."""
+    parts = urlsplit(url)
+    if parts.path.endswith("/data/local-files/") and (given := parse_qs(parts.query).get("d")):
+        return given[0]
+    if parts.scheme or parts.netloc or parts.path.startswith("/data/"):
+        return Path(unquote(parts.path)).name
+    return url
+
+
+def _choose(annotations: Any, source: str) -> tuple[tuple[str, dict[str, Any]] | None, list[Refusal]]:
+    """The annotation to take, with its source, and why the others are not."""
+    refused: list[Refusal] = []
+    usable: list[tuple[str, dict[str, Any]]] = []
+    for position, entry in enumerate(annotations if isinstance(annotations, list) else [], start=1):
+        if not isinstance(entry, dict) or not isinstance(entry.get("result"), list):
+            refused.append(Refusal(f"{source}, annotation entry {position}", "the annotation has no list of results"))
+            continue
+        where = f"{source}, annotation {entry.get('id', f'entry {position}')}"
+        if entry.get("was_cancelled"):
+            refused.append(Refusal(where, "its annotator skipped the task"))
+        else:
+            usable.append((where, entry))
+    if not usable:
+        return None, refused
+    best = max(usable, key=lambda pair: (bool(pair[1].get("ground_truth")), str(pair[1].get("updated_at", ""))))
+    others = [where for where, entry in usable if entry is not best[1]]
+    refused += [Refusal(where, f"another answer to the same task was taken ({best[0]})") for where in others]
+    return best, refused
+
+
+def _read_annotation(
+    image: Path, chosen: tuple[str, dict[str, Any]], source: str, task: Task
+) -> Iterator[LabelledFile | Refusal]:
+    where, annotation = chosen
+    results = [(f"{where}, region {i}", entry) for i, entry in enumerate(annotation["result"], start=1)]
+    parts, refused = take(results, partial(_part, task=task, image=image))
+    labels, size = None, None
+    try:
+        labels = to_labels(task, parts, complete=not refused)
+        size = next((_size(entry) for _, entry in results), None)
+    except DataError as error:
+        refused.append(Refusal(where, str(error)))
+    yield from refused
+    yield LabelledFile(image, labels, source, size)
+
+
+def _part(entry: Any, task: Task, image: Path) -> Part:
+    if not isinstance(entry, dict) or not isinstance(value := entry.get("value"), dict):
+        kind = entry.get("type") if isinstance(entry, dict) else None
+        raise DataError(f"a region of type {kind!r} has no value")
+    kind = entry.get("type")
+    if task is Task.CLASSIFY:
+        if kind != "choices":
+            raise DataError(f"a region of type {kind!r} is no class of an image")
+        return Part(_label(value, "choices"), None)
+    if kind not in ("rectanglelabels", "polygonlabels", "brushlabels", "labels"):
+        raise DataError(f"a region of type {kind!r} is neither a rectangle, a polygon nor a brush stroke")
+    if entry.get("image_rotation"):
+        raise DataError("the image was rotated while it was labelled, which is not supported")
+    name = _label(value, kind)
+    width, height = _size(entry) or displayed_size(image)
+    if "rle" in value:
+        if (width, height) != (real := displayed_size(image)):
+            raise DataError(f"a brush stroke is for {width}×{height} pixels, but the image has {real[0]}×{real[1]}")
+        mask = rle.encode(brush.decode(value["rle"], width, height))
+        return Part(name, bounding_box(mask) if task is Task.DETECT else _covering(mask))
+    if "points" in value:
+        points = _points(value["points"]) * (width / 100, height / 100)
+        return Part(name, around(points) if task is Task.DETECT else fill([points.ravel().tolist()], width, height))
+    if task is Task.SEGMENT:
+        raise DataError(f"a rectangle of {name} is no outline, which segmentation needs")
+    return Part(name, _rectangle(value, width, height))
+
+
+def _covering(mask: Any) -> Any:
+    if not rle.area(mask):
+        raise DataError("the brush stroke covers no pixel")
+    return mask
+
+
+def _label(value: dict[str, Any], kind: str) -> str:
+    labels = value.get(kind, value.get("labels"))
+    if not isinstance(labels, list) or len(labels) != 1 or not isinstance(labels[0], str):
+        raise DataError(f"the region has {'no label' if not labels else f'the labels {labels!r}'}, expected one")
+    return labels[0]
+
+
+def _points(points: Any) -> np.ndarray[Any, np.dtype[np.float64]]:
+    if not isinstance(points, list) or len(points) < 3 or not all(isinstance(p, list) and len(p) == 2 for p in points):
+        raise DataError("a polygon needs at least 3 points, each with x and y")
+    return np.array([[number(value, "a coordinate of a polygon") for value in point] for point in points])
+
+
+def _rectangle(value: dict[str, Any], width: int, height: int) -> tuple[float, float, float, float]:
+    """The box around a rectangle that is turned clockwise by ``rotation`` degrees about its top left corner."""
+    x, y, w, h = (number(value.get(key), key) for key in ("x", "y", "width", "height"))
+    x, y, w, h = x * width / 100, y * height / 100, w * width / 100, h * height / 100
+    straight = box(x, y, x + w, y + h)
+    angle = math.radians(number(value.get("rotation", 0), "rotation"))
+    if not angle:
+        return straight
+    across = np.array([math.cos(angle), math.sin(angle)]) * w
+    down = np.array([-math.sin(angle), math.cos(angle)]) * h
+    return around(np.array([x, y]) + np.stack([across * 0, across, down, across + down]))
+
+
+def _size(entry: Any) -> tuple[int, int] | None:
+    width, height = (
+        (entry.get(key) for key in ("original_width", "original_height")) if isinstance(entry, dict) else (0, 0)
+    )
+    if isinstance(width, int) and isinstance(height, int) and width > 0 and height > 0:
+        return width, height
+    return None
+
+
+def write(examples: Iterable[Example], path: Path, task: Task, classes: tuple[str, ...]) -> int:
+    """Writes ``images/`` and ``tasks.json`` with one annotation a task, images named relative to the folder.
+
+    Boxes come back to a hundred-thousandth of a pixel, masks (brush strokes) exactly.
+    """
+    output, tasks = OutputFolder(path), []
+    for position, example in enumerate(examples, start=1):
+        results = list(_results(example, task, classes))
+        name = output.copy(example.item)
+        annotation = {"id": position, "result": results, "was_cancelled": False, "ground_truth": False}
+        data = {"image": f"images/{name}", "alpipe_key": example.item.key}
+        tasks.append({"id": position, "data": data, "annotations": [annotation]})
+    output.write_text("tasks.json", json.dumps(tasks, ensure_ascii=False))
+    return len(tasks)
+
+
+def _results(example: Example, task: Task, classes: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+    width, height = example.item.width, example.item.height
+    frame = {"to_name": "image", "original_width": width, "original_height": height, "image_rotation": 0}
+    if task is Task.CLASSIFY:
+        if name := class_of(example, classes):
+            value: dict[str, Any] = {"choices": [name]}
+            yield {"id": "c0", "type": "choices", "from_name": "class", "to_name": "image", "value": value}
+    elif task is Task.DETECT:
+        boxes = boxes_of(example, classes)
+        for i, (name, (x1, y1, x2, y2)) in enumerate(zip(boxes.names, boxes.xyxy.tolist(), strict=True)):
+            sides = {"x": x1 * 100 / width, "y": y1 * 100 / height}
+            sides |= {"width": (x2 - x1) * 100 / width, "height": (y2 - y1) * 100 / height, "rotation": 0}
+            value = sides | {"rectanglelabels": [name]}
+            yield frame | {"id": f"r{i}", "type": "rectanglelabels", "from_name": "box", "value": value}
+    else:
+        for i, (name, mask) in enumerate(masks_of(example, classes).by_name.items()):
+            value = {"format": "rle", "rle": brush.encode(rle.decode(mask)), "brushlabels": [name]}
+            yield frame | {"id": f"m{i}", "type": "brushlabels", "from_name": "mask", "value": value}
