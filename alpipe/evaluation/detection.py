@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from alpipe.errors import DataError
 from alpipe.evaluation.result import Metrics
@@ -77,7 +78,7 @@ def _annotations(
 
 def _coco(
     images: list[dict[str, Any]], true: list[dict[str, Any]], found: list[dict[str, Any]], classes: int
-) -> tuple[FloatArray, FloatArray]:
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """COCOeval's precision (10 IoUs, 101 recalls, classes) and recall (10, classes); −1 for absent classes."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
@@ -95,4 +96,4 @@ def _coco(
         evaluation.accumulate()
     precision = evaluation.eval["precision"][:, :, :, ALL_AREAS, HUNDRED_BOXES]
     recall = evaluation.eval["recall"][:, :, ALL_AREAS, HUNDRED_BOXES]
-    return np.asarray(precision, np.float32), np.asarray(recall, np.float32)
+    return np.asarray(precision, np.float64), np.asarray(recall, np.float64)
