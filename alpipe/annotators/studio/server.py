@@ -234,7 +234,7 @@ def _port(home: Path, wanted: int | None) -> int:
             raise AnnotatorError(f"port {wanted} is in use by another program; choose another one")
         return wanted
     last = _read(home / "server.json").get("port")
-    if isinstance(last, int) and _is_free(last):
+    if isinstance(last, int) and _becomes_free(last):
         return last
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -249,6 +249,14 @@ def _is_free(port: int) -> bool:
         except (OSError, OverflowError):
             return False
     return True
+
+
+def _becomes_free(port: int, patience: float = 2.0) -> bool:
+    """A server that was just stopped holds its port a moment longer."""
+    ends = time.monotonic() + patience
+    while not (free := _is_free(port)) and time.monotonic() < ends:
+        time.sleep(0.05)
+    return free
 
 
 # ── the process ─────────────────────────────────────────────────────────────────────────────────────────────────────
