@@ -55,7 +55,7 @@ class Config(BaseModel):
     wait_for: float = Field(1.0, gt=0, le=1, description="Share of the batch that must be answered before training.")
     suggest_above: float = Field(0.3, ge=0, le=1, description="Confidence from which a pre-annotation is shown.")
     validation_share: float = Field(0.0, ge=0, lt=1, description="Share of the labels that only chooses weights.")
-    holdout: Holdout = Holdout()  # type: ignore[call-arg]  # the defaults are in its fields
+    holdout: Holdout = Holdout()
     learner: Choice
     strategy: Choice = Choice(name="entropy")
     annotator: Choice = Choice(name="labelstudio")

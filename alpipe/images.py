@@ -160,19 +160,27 @@ def _to_rgb(image: Image.Image) -> tuple[ByteArray, list[str]]:
 def _scaled(image: Image.Image) -> tuple[ByteArray, list[str]]:
     values: npt.NDArray[Any] = np.asarray(image)
     depth = {"I": "32-bit", "F": "float"}.get(image.mode, "16-bit")
+    low, high = _range(values)
+    scale = 255.0 / (high - low) if high > low else 0.0
+    pixels: ByteArray = np.zeros((*values.shape, 3), np.uint8)
+    rows = max(1, SAMPLED // values.shape[1])
+    for start in range(0, len(values) if scale else 0, rows):  # in blocks, which keeps the floats few
+        block = values[start : start + rows].astype(np.float64)
+        block = (np.nan_to_num(block, nan=low, posinf=high, neginf=low) - low) * scale
+        pixels[start : start + rows] = np.clip(block + 0.5, 0, 255).astype(np.uint8)[..., None]
+    return pixels, [f"{depth} scaled to 8 ({low:g} to {high:g})"]
+
+
+def _range(values: npt.NDArray[Any]) -> tuple[float, float]:
     flat = values.reshape(-1)
     sample = flat[:: max(1, flat.size // SAMPLED)]
-    finite = np.isfinite(sample)
-    if not finite.any():
-        finite, sample = np.ones(1, bool), np.zeros(1)
-    low, high = (float(value) for value in np.percentile(sample[finite], PERCENTILES))
+    sample = sample[np.isfinite(sample)]
+    if not sample.size:
+        return 0.0, 0.0
+    low, high = np.percentile(sample, PERCENTILES)
     if low == high:  # a few bright spots on an even ground
-        low, high = float(sample[finite].min()), float(sample[finite].max())
-    scale = 255.0 / (high - low) if high > low else 0.0
-    grey = np.clip((np.nan_to_num(values.astype(np.float64), nan=low) - low) * scale + 0.5, 0, 255).astype(np.uint8)
-    grey = grey if scale else np.zeros_like(grey)
-    notes = [f"{depth} scaled to 8 ({low:g} to {high:g})"]
-    return np.repeat(grey[..., None], 3, axis=2), notes
+        low, high = sample.min(), sample.max()
+    return float(low), float(high)
 
 
 def _from_lab(image: Image.Image) -> Image.Image:

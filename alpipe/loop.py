@@ -77,22 +77,22 @@ def advance(
 
 def perform(project: Project, round_: Round, progress: ProgressCallback = no_progress) -> Outcome:
     """Does one step of a round under a lease. Raises BusyError where another run holds it."""
-    rounds, owner = project.store.rounds, owner_id()
-    if not rounds.claim(round_.number, round_.step, owner, LEASE_SECONDS):
+    rounds, owner, step = project.store.rounds, owner_id(), str(round_.step)
+    if not rounds.claim(round_.number, step, owner, LEASE_SECONDS):
         raise BusyError(
-            f"another run ({rounds.owner(round_.number)}) does step '{round_.step}' of round {round_.number}:"
+            f"another run ({rounds.owner(round_.number)}) does step '{step}' of round {round_.number}:"
             " wait until it ends, or stop it; a run that died is taken over"
         )
     started = time.monotonic()
     try:
         with keep_alive(lambda: rounds.renew(round_.number, owner, LEASE_SECONDS), LEASE_SECONDS / 4):
-            outcome = STEPS[round_.step](project, round_, progress)
+            outcome = STEPS[step](project, round_, progress)
         if not isinstance(outcome, Waiting):
             seconds = time.monotonic() - started
             if not rounds.finish(
-                round_.number, round_.step, after(round_.step), owner, seconds=seconds, **outcome.facts
+                round_.number, step, after(step), owner, seconds=seconds, **outcome.facts
             ):
-                raise BusyError(f"step '{round_.step}' of round {round_.number} was taken over by another run")
+                raise BusyError(f"step '{step}' of round {round_.number} was taken over by another run")
     finally:
         rounds.release(round_.number, owner)
     return outcome

@@ -128,7 +128,7 @@ def import_(
     from alpipe.project import Project
     from alpipe.steps.importing import import_labels
 
-    palette = ()
+    palette: tuple[tuple[str, tuple[int, int, int]], ...] = ()
     if colours is not None:
         from alpipe.formats.masks import read_colours
 

@@ -61,9 +61,11 @@ def demo(
     home = _clear(directory)
     say(f"1. servers and {images} images with digits in {directory}")
     with progress() as show, ThreadPoolExecutor(2) as pool, ExitStack() as stack:
-        servers = [pool.submit(_studio_up, home), pool.submit(_prefect_up, home)] if annotator != "oracle" else []
+        studio_start = pool.submit(_studio_up, home) if annotator != "oracle" else None
+        prefect_start = pool.submit(_prefect_up, home) if annotator != "oracle" else None
         project = stack.enter_context(_make_project(directory, Task(task), annotator, images, batch, seed, show))
-        studio, prefect = [server.result() for server in servers] or (None, None)
+        studio = studio_start.result() if studio_start else None
+        prefect = prefect_start.result() if prefect_start else None
         say(f"2. {rounds if annotator != 'human' else 1} rounds: train, evaluate, mine, score, select, push, collect")
         waiting = _run(project, prefect, rounds if annotator != "human" else 1, show)
         _summarise(project, studio, prefect, waiting, time.monotonic() - started)
@@ -177,6 +179,7 @@ def _prefect_up(private: Path) -> Prefect:
 
     server = up(private / KEPT[1])
     os.environ.update(settings(private / KEPT[1], int(server.url.rpartition(":")[2])))
+    os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"  # the log is in Prefect's pages; here are bars
     return server
 
 

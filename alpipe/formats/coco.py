@@ -21,12 +21,12 @@ from typing import Any, NamedTuple
 from alpipe import rle
 from alpipe.errors import DataError
 from alpipe.formats.layout import guess
-from alpipe.formats.layout.images import ImageFinder, displayed_size, shown
+from alpipe.formats.layout.images import ImageFinder, displayed_size, once, shown
 from alpipe.formats.layout.output import OutputFolder, boxes_of, class_of, masks_of
 from alpipe.formats.shapes.outlines import bounding_box, fill, from_counts
 from alpipe.formats.shapes.parts import Part, box, number, take, to_labels
 from alpipe.protocols import LabelledFile, ReadRequest
-from alpipe.types import Example, Refusal, Task
+from alpipe.types import Example, Refusal, Rle, Task
 
 TASKS = frozenset({Task.DETECT, Task.SEGMENT, Task.CLASSIFY})
 
@@ -55,13 +55,11 @@ def read(path: Path, request: ReadRequest) -> Iterator[LabelledFile | Refusal]:
     while files:
         file = files.pop(0)
         try:
-            return _read_files(refused, _load(file, root), files, request)
+            return once(_read_files(refused, _load(file, root), files, request))
         except DataError as error:
             refused.append(Refusal(shown(file, root), str(error)))
-    hint = guess.not_this(path, "coco", "a JSON file with images, annotations and categories")
-    raise DataError(
-        f"{hint}: {'; '.join(f'{source}: {reason}' for source, reason in refused[:3])}" if refused else hint
-    )
+    faults = f" ({'; '.join(f'{source}: {reason}' for source, reason in refused[:3])})" if refused else ""
+    raise DataError(f"{guess.not_this(path, 'coco', 'a JSON with images, annotations and categories')}{faults}")
 
 
 def _files(path: Path, subset: str | None) -> list[Path]:
@@ -72,6 +70,8 @@ def _files(path: Path, subset: str | None) -> list[Path]:
     patterns = ("*.json", "annotations/*.json", "*/_annotations.coco.json", "*/annotations.json")
     found = sorted({file for pattern in patterns for file in path.glob(pattern)})
     found = [file for file in found if not file.name.startswith((".", *_OTHER))]
+    # COCO's own folders hold the same images once more under person_keypoints_*.
+    found = [file for file in found if file.name.startswith("instances_")] or found
     if subset is None or not found:
         return found
     chosen = [file for file in found if subset in _subset_names(file)]
@@ -208,8 +208,7 @@ def _part(entry: dict[str, Any], names: dict[Any, str], task: Task, size: tuple[
     if task is Task.CLASSIFY:
         return Part(name, None)
     if task is Task.SEGMENT:
-        assert size is not None  # noqa: S101  # _read_image sees to it
-        return Part(name, _mask(entry.get("segmentation"), *size))
+        return Part(name, _mask(entry.get("segmentation"), *(size or (0, 0))))
     if entry.get("iscrowd"):
         raise DataError(f"a crowd region of {name} bounds no single object")
     bounds = entry.get("bbox")
@@ -219,7 +218,7 @@ def _part(entry: dict[str, Any], names: dict[Any, str], task: Task, size: tuple[
     return Part(name, box(x, y, x + width, y + height))
 
 
-def _mask(segmentation: Any, width: int, height: int) -> Any:
+def _mask(segmentation: Any, width: int, height: int) -> Rle:
     match segmentation:
         case None | []:
             raise DataError("the annotation has no segmentation, at most a box")

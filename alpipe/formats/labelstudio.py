@@ -28,13 +28,13 @@ import numpy as np
 from alpipe import rle
 from alpipe.errors import DataError
 from alpipe.formats.layout import guess
-from alpipe.formats.layout.images import ImageFinder, displayed_size, is_image
+from alpipe.formats.layout.images import ImageFinder, displayed_size, is_image, once
 from alpipe.formats.layout.output import OutputFolder, boxes_of, class_of, masks_of
 from alpipe.formats.shapes import brush
 from alpipe.formats.shapes.outlines import around, bounding_box, fill
 from alpipe.formats.shapes.parts import Part, box, number, take, to_labels
 from alpipe.protocols import LabelledFile, ReadRequest
-from alpipe.types import Example, Refusal, Task
+from alpipe.types import Example, Refusal, Rle, Task
 
 TASKS = frozenset({Task.DETECT, Task.SEGMENT, Task.CLASSIFY})
 
@@ -53,7 +53,7 @@ def read(path: Path, request: ReadRequest) -> Iterator[LabelledFile | Refusal]:
         raise guess.not_this(file, "labelstudio", "a JSON list of tasks")
     if tasks and not any("annotations" in task for task in tasks):
         raise DataError(f"{file}: no task has annotations; export as JSON, not JSON-MIN")
-    return _read(file, tasks, request.task)
+    return once(_read(file, tasks, request.task))
 
 
 def _file(path: Path, subset: str | None) -> Path:
@@ -92,9 +92,8 @@ def _read(file: Path, tasks: list[dict[str, Any]], task: Task) -> Iterator[Label
 def _image(data: Any, finder: ImageFinder) -> Path:
     if not isinstance(data, dict):
         raise DataError("the task has no data")
-    texts = [value for value in data.values() if isinstance(value, str)]
-    named = data.get("image")
-    url = named if isinstance(named, str) else next((text for text in texts if is_image(Path(_name(text)))), None)
+    texts = [value for value in (data.get("image"), *data.values()) if isinstance(value, str)]
+    url = next((text for text in texts if text == data.get("image") or is_image(Path(_name(text)))), None)
     if url is None:
         raise DataError("the task's data name no image")
     name = _name(url)
@@ -109,7 +108,10 @@ def _image(data: Any, finder: ImageFinder) -> Path:
 
 def _name(url: str) -> str:
     """The file that the URL of a task means, as a path."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise DataError(f"the image's URL {url!r} is broken: {error}") from error
     if parts.path.endswith("/data/local-files/") and (given := parse_qs(parts.query).get("d")):
         return given[0]
     if parts.scheme or parts.netloc or parts.path.startswith("/data/"):
@@ -147,7 +149,7 @@ def _read_annotation(
     labels, size = None, None
     try:
         labels = to_labels(task, parts, complete=not refused)
-        size = next((_size(entry) for _, entry in results), None)
+        size = next((found for _, entry in results if (found := _size(entry))), None)
     except DataError as error:
         refused.append(Refusal(where, str(error)))
     yield from refused
@@ -182,7 +184,7 @@ def _part(entry: Any, task: Task, image: Path) -> Part:
     return Part(name, _rectangle(value, width, height))
 
 
-def _covering(mask: Any) -> Any:
+def _covering(mask: Rle) -> Rle:
     if not rle.area(mask):
         raise DataError("the brush stroke covers no pixel")
     return mask

@@ -89,7 +89,7 @@ def _folder_pairs(root: Path) -> list[tuple[Path, Path]]:
 
 
 def _read(root: Path, found: list[tuple[Path, Path, Path]], request: ReadRequest) -> Iterator[LabelledFile | Refusal]:
-    masks = {folder: _by_place(folder) for _, _, folder in found}
+    masks = {folder: _by_place(folder) for folder in {folder for _, _, folder in found}}
     files = [file for places in masks.values() for several in places.values() for file in several]
     names = _names(root) or request.classes
     coding = Coding(names, request.colours, "" if request.colours else doubt_palettes(files, names))

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from alpipe.errors import DataError
 from alpipe.formats.layout import guess
-from alpipe.formats.layout.images import ImageFinder, is_image, shown, walk
+from alpipe.formats.layout.images import ImageFinder, is_image, once, shown, walk, walk_images
 from alpipe.formats.layout.output import OutputFolder, boxes_of
 from alpipe.formats.shapes.parts import Part, box, number, take, to_labels
 from alpipe.protocols import LabelledFile, ReadRequest
@@ -47,12 +47,12 @@ def read(path: Path, request: ReadRequest) -> Iterator[LabelledFile | Refusal]:
     layout = _layout(guess.require(path))
     finder = ImageFinder(layout.root)
     if request.subset is None:
-        return _read_all(layout, finder)
+        return once(_read_all(layout, finder))
     listing = layout.lists / f"{request.subset}.txt"
     if not listing.is_file() or listing.parent != layout.lists:
         known = sorted(file.stem for file in layout.lists.glob("*.txt"))
         raise DataError(f"{path}: no subset {request.subset!r} in ImageSets/Main; known: {', '.join(known) or 'none'}")
-    return _read_listed(listing, layout, finder)
+    return once(_read_listed(listing, layout, finder))
 
 
 def _layout(path: Path) -> _Layout:
@@ -62,6 +62,8 @@ def _layout(path: Path) -> _Layout:
     annotations = next((root / name for name in ("Annotations", "annotations") if (root / name).is_dir()), root)
     if not any(file.suffix.lower() == ".xml" for file in walk(annotations)):
         raise guess.not_this(path, "voc", "XML files in Annotations/ or beside the images")
+    if not next(walk_images(root), None):
+        raise guess.not_this(path, "voc", "images in JPEGImages/ or beside the XML files")
     images = tuple(root / name for name in ("JPEGImages", "images") if (root / name).is_dir())
     return _Layout(root, annotations, (*images, annotations, root), root / "ImageSets" / "Main")
 

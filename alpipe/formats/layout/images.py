@@ -10,6 +10,8 @@ from pathlib import Path, PurePosixPath
 from PIL import ExifTags, Image
 
 from alpipe.errors import DataError
+from alpipe.protocols import LabelledFile
+from alpipe.types import Refusal
 
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".gif", ".tif", ".tiff", ".webp", ".avif", ".jp2"}
@@ -51,6 +53,20 @@ def is_image(path: Path) -> bool:
 def walk_images(root: Path) -> Iterator[Path]:
     """All images below a folder."""
     return (path for path in walk(root) if is_image(path))
+
+
+def once(results: Iterable[LabelledFile | Refusal]) -> Iterator[LabelledFile | Refusal]:
+    """The results as they come, but what is said of an image for the second time is refused."""
+    seen: dict[Path, str] = {}
+    for result in results:
+        if not isinstance(result, LabelledFile):
+            yield result
+        elif result.image in seen:
+            reason = f"the image {result.image.name} was taken before, from {seen[result.image]}"
+            yield Refusal(result.source, reason)
+        else:
+            seen[result.image] = result.source
+            yield result
 
 
 def displayed_size(path: Path) -> tuple[int, int]:
@@ -104,6 +120,8 @@ class ImageFinder:
     def _only(self, found: list[Path], none: str, name: str) -> Path:
         if not found:
             raise DataError(none)
+        if len(exact := [path for path in found if name in (path.name, path.stem)]) == 1:
+            return exact[0]
         if len(found) > 1:
             listed = ", ".join(shown(path, self.root) for path in found[:3])
             raise DataError(f"{name!r} may be any of {len(found)} images ({listed}{', …' if len(found) > 3 else ''})")

@@ -61,7 +61,9 @@ def from_counts(counts: object, width: int, height: int) -> Rle:
 
 
 def union(masks: Sequence[Rle]) -> Rle:
-    """The union of masks of one size (at least one)."""
+    """The union of at least one mask. Raises DataError for masks of different sizes."""
+    if len({(mask.height, mask.width) for mask in masks}) > 1:
+        raise DataError("the masks of one image have different sizes")
     if len(masks) == 1:
         return masks[0]
     merged = coco.merge([_raw(mask) for mask in masks])

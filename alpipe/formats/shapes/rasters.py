@@ -65,7 +65,7 @@ def decode(file: Path, coding: Coding) -> tuple[Masks, tuple[int, int]]:
         with Image.open(file) as image:
             image.load()
             size = image.size
-            if image.format == "JPEG":
+            if image.format in ("JPEG", "MPO"):
                 return _lossy(image, coding), size
             if image.mode == "P" and not coding.colours:
                 return _palette(np.asarray(image), coding), size
@@ -82,13 +82,14 @@ def decode(file: Path, coding: Coding) -> tuple[Masks, tuple[int, int]]:
 
 def _by_value(values: npt.NDArray[np.integer], coding: Coding) -> Masks:
     if len(coding.names) == 1:
-        values = (values != 0).astype(np.uint8)
+        covered = values != 0
+        return Masks({coding.names[0]: rle.encode(covered)} if covered.any() else {})
     present, counts = np.unique(values, return_counts=True)
     beyond = (present < 0) | (present > len(coding.names))
     if beyond.any():
         listed = ", ".join(
-            f"{value} ({share:.2%} of the pixels)"
-            for value, share in zip(present[beyond][:3].tolist(), (counts[beyond] / values.size)[:3], strict=True)
+            f"{value} ({_percent(count / values.size)})"
+            for value, count in zip(present[beyond][:3].tolist(), counts[beyond][:3], strict=True)
         )
         more = f" and {int(beyond.sum()) - 3} more" if beyond.sum() > 3 else ""
         raise DataError(
@@ -123,7 +124,9 @@ def _by_colour(rgb: ByteArray, coding: Coding) -> Masks:
             found[name] = found[name] | here if name in found else here
     if unlisted.any():
         shares = _shares(packed[unlisted], packed.size)
-        raise DataError(f"the mask has colours that are not among those given: {shares}")
+        raise DataError(
+            f"the mask has colours that are not among those given: {shares}; name them, or call them 'background'"
+        )
     return Masks({name: rle.encode(mask) for name, mask in found.items()})
 
 
@@ -143,5 +146,9 @@ def _shares(packed: npt.NDArray[np.uint32], total: int | None = None) -> str:
     """The most frequent colours with their share of the pixels."""
     colours, counts = np.unique(packed, return_counts=True)
     order = np.argsort(-counts, kind="stable")
-    listed = [f"#{colours[i]:06X} {counts[i] / (total or packed.size):.2%} of the pixels" for i in order[:4]]
+    listed = [f"#{colours[i]:06X} {_percent(counts[i] / (total or packed.size))}" for i in order[:4]]
     return ", ".join(listed) + (f" and {len(order) - 4} more" if len(order) > 4 else "")
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g} % of the pixels"
