@@ -1,0 +1,1 @@
+"""Scripts that give the figures which the documentation states: ``python -m benchmarks.NAME``."""
