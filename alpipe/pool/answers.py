@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from sqlalchemy import ColumnElement, Connection, Row, bindparam, insert, select, update
 
@@ -15,6 +16,8 @@ from alpipe.pool.items import ITEM_COLUMNS, ItemList, to_item
 from alpipe.pool.states import IMPORT, current_answers, kind_of, restate
 from alpipe.pool.tables import answers, items, negatives, tasks, truth
 from alpipe.types import Annotation, AnswerState, Example, ItemState, Labels, Receipt, Refusal, Split
+
+Identity: TypeAlias = tuple[str, str]  # kind of annotator, external id
 
 
 class Upserted(NamedTuple):
@@ -73,36 +76,19 @@ class Annotations:
         no longer stand are retired. An answer for an item that is not in the pool is refused.
         """
         latest = {(kind_of(answer.annotator), answer.external_id): answer for answer in given}
-        new = changed = same = 0
+        counts: Counter[str] = Counter()
         refused: list[Refusal] = []
         with self._database.write() as connection:
             for chunk in chunks(latest.items()):
+                stored = _stored(connection, dict(chunk))
                 known = _known(connection, {answer.item_key for _, answer in chunk})
-                stored = _stored(connection, {identity for identity, _ in chunk})
-                inserts: list[dict[str, Any]] = []
-                updates: list[dict[str, Any]] = []
-                touched: set[str] = set()
-                for identity, answer in chunk:
-                    if answer.item_key not in known:
-                        refused.append(_unknown_item(answer))
-                        continue
-                    row, old = _row(identity[0], answer), stored.get(identity)
-                    if old is None:
-                        inserts.append(row)
-                        new += 1
-                        touched.add(answer.item_key)
-                    elif _content(old) != (row["item_key"], row["state"], row["labels"], False):
-                        updates.append(row | {"id_": old.id, "revision": old.revision + 1})
-                        changed += 1
-                        touched |= {answer.item_key, old.item_key}
-                    else:
-                        same += 1
-                        if identity[0] != IMPORT:  # an import is as old as its first reading
-                            updates.append(row | {"id_": old.id, "revision": old.revision})
-                _write(connection, inserts, updates)
-                restate(connection, touched)
-                _retire(connection, touched)
-        return Upserted(new, changed, same, tuple(refused))
+                refused += [_unknown_item(answer) for _, answer in chunk if answer.item_key not in known]
+                taken = [(identity, answer) for identity, answer in chunk if answer.item_key in known]
+                touched = {answer.item_key for _, answer in taken} | {row.item_key for row in stored.values()}
+                before = _current(connection, touched)
+                counts.update(_write(connection, taken, stored))
+                _follow(connection, before)
+        return Upserted(counts["new"], counts["changed"], counts["same"], tuple(refused))
 
     def withdraw(self, external_ids: Iterable[str], *, annotator: str | None = None) -> int:
         """Answers that people deleted stop counting; returns how many did. They stay in the history.
@@ -115,11 +101,10 @@ class Annotations:
                 meant: list[ColumnElement[bool]] = [answers.c.external_id.in_(chunk), answers.c.withdrawn_at.is_(None)]
                 if annotator is not None:
                     meant.append(answers.c.kind == kind_of(annotator))
-                touched = set(connection.scalars(select(answers.c.item_key).where(*meant)))
+                before = _current(connection, set(connection.scalars(select(answers.c.item_key).where(*meant))))
                 change = update(answers).where(*meant).values(withdrawn_at=datetime.now(UTC))
                 withdrawn += connection.execute(change).rowcount
-                restate(connection, touched)
-                _retire(connection, touched)
+                _follow(connection, before)
         return withdrawn
 
     def latest(self, keys: Iterable[str] | None = None, split: Split | None = None) -> dict[str, Annotation]:
@@ -219,10 +204,10 @@ def _known(connection: Connection, keys: set[str]) -> set[str]:
     return set(connection.scalars(select(items.c.key).where(items.c.key.in_(keys))))
 
 
-def _stored(connection: Connection, identities: set[tuple[str, str]]) -> dict[tuple[str, str], Row[Any]]:
+def _stored(connection: Connection, identities: Mapping[Identity, Annotation]) -> dict[Identity, Row[Any]]:
     ids = {external_id for _, external_id in identities}
     rows = connection.execute(select(answers).where(answers.c.external_id.in_(ids)))
-    return {(row.kind, row.external_id): row for row in rows}
+    return {(row.kind, row.external_id): row for row in rows if (row.kind, row.external_id) in identities}
 
 
 def _content(row: Row[Any]) -> tuple[Any, ...]:
@@ -246,15 +231,46 @@ def _row(kind: str, answer: Annotation) -> dict[str, Any]:
     }
 
 
-def _write(connection: Connection, inserts: list[dict[str, Any]], updates: list[dict[str, Any]]) -> None:
+def _write(
+    connection: Connection, taken: list[tuple[Identity, Annotation]], stored: Mapping[Identity, Row[Any]]
+) -> Counter[str]:
+    """Inserts and updates; counts answers that are new, changed and the same."""
+    counts: Counter[str] = Counter()
+    inserts, updates = [], []
+    for identity, answer in taken:
+        row, old = _row(identity[0], answer), stored.get(identity)
+        if old is None:
+            counts["new"] += 1
+            inserts.append(row)
+        elif _content(old) != (row["item_key"], row["state"], row["labels"], False):
+            counts["changed"] += 1
+            updates.append(row | {"id_": old.id, "revision": old.revision + 1})
+        else:
+            counts["same"] += 1
+            if identity[0] != IMPORT:  # an import is as old as its first reading; a person's answer was saved again
+                updates.append(row | {"id_": old.id, "revision": old.revision})
     if inserts:
         connection.execute(insert(answers), inserts)
     if updates:
         connection.execute(update(answers).where(answers.c.id == bindparam("id_")), updates)
+    return counts
 
 
-def _retire(connection: Connection, keys: Iterable[str]) -> None:
+def _current(connection: Connection, keys: set[str]) -> dict[str, Any]:
+    """The labels of each item's current answer, as JSON; None where it has none."""
+    found: dict[str, Any] = dict.fromkeys(keys)
     for chunk in chunks(keys):
+        best = current_answers(chunk).subquery()
+        rows = connection.execute(select(answers.c.item_key, answers.c.labels).join(best, best.c.id == answers.c.id))
+        found.update({row.item_key: row.labels for row in rows})
+    return found
+
+
+def _follow(connection: Connection, before: Mapping[str, Any]) -> None:
+    """Moves the items' states after their answers, and retires hard negatives of labels that no longer stand."""
+    restate(connection, before)
+    after = _current(connection, set(before))
+    for chunk in chunks(key for key in before if before[key] != after[key]):
         connection.execute(update(negatives).where(negatives.c.item_key.in_(chunk)).values(active=False))
 
 
