@@ -1,0 +1,1 @@
+"""The parts of the dense detector: targets, losses, and decoding to boxes."""

@@ -1,0 +1,1 @@
+"""What all built-in learners share: reading, augmenting, training, saving, streaming."""

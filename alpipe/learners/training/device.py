@@ -1,0 +1,76 @@
+"""Where to compute and in which precision."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from alpipe.errors import ConfigError
+from alpipe.protocols import LearnerContext
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True, slots=True)
+class Compute:
+    """A device and the dtype of matrix products on it; weights are always kept in float32."""
+
+    device: torch.device
+    dtype: torch.dtype
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Runs matrix products and convolutions within it in ``dtype``."""
+        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not torch.float32)
+
+
+def resolve(context: LearnerContext) -> Compute:
+    """The device and precision that the project asks for; ``auto`` takes the fastest of what is there.
+
+    Raises ConfigError for a device that is unknown or absent, and for an unknown precision.
+    """
+    device = _device(context.device)
+    if context.precision == "auto":
+        return Compute(device, _fast_dtype(device))
+    if context.precision not in PRECISIONS:
+        raise ConfigError(f"unknown precision {context.precision!r}; use auto or one of {', '.join(PRECISIONS)}")
+    return Compute(device, PRECISIONS[context.precision])
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"unknown device {name!r}; use auto, cpu, cuda or cuda:N") from error
+    if device.type not in {"cpu", "cuda"}:
+        raise ConfigError(f"device {name!r} is not supported; use auto, cpu, cuda or cuda:N")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(f"device {name!r} is not there: torch sees {torch.cuda.device_count()} CUDA devices")
+    return device
+
+
+def _fast_dtype(device: torch.device) -> torch.dtype:
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
+    # Without instructions for it, bfloat16 on a CPU is emulated and slower than float32.
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return torch.bfloat16 if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else torch.float32
+
+
+@contextmanager
+def reproducible(seed: int, compute: Compute) -> Iterator[None]:
+    """Seeds torch and asks for deterministic kernels within the block; leaves the process as it was."""
+    devices = [compute.device] if compute.device.type == "cuda" else []
+    before = (torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark)
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+        try:
+            yield
+        finally:
+            torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = before

@@ -1,0 +1,229 @@
+"""The training loop. It knows nothing of tasks: an Objective gives it batches and losses.
+
+Step s draws its batch and its dropout from (seed, s) alone, so that a training that was killed and resumed takes the
+same steps as one that ran through.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import io
+import math
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
+
+import numpy as np
+import torch
+from torch import nn
+
+from alpipe.errors import TrainingError
+from alpipe.learners.training.device import Compute, reproducible
+from alpipe.learners.training.saving import load_checkpoint, write_whole
+from alpipe.protocols import ProgressCallback
+from alpipe.types import Progress
+
+Batch = TypeVar("Batch")
+
+CHECKPOINT = "checkpoint.pt"
+VALIDATIONS = 8
+"""How often the best weights are looked for, spread over the second half of the training."""
+
+
+class Objective(Protocol[Batch]):
+    """What is to be learnt. ``batch`` runs in a thread ahead of the step that uses it."""
+
+    def batch(self, rng: np.random.Generator) -> Batch:
+        """Images and targets of one step; all randomness comes from ``rng``."""
+
+    def loss(self, net: nn.Module, batch: Batch) -> torch.Tensor:
+        """Scalar to be made small."""
+
+    def validation_loss(self, net: nn.Module) -> float | None:
+        """Loss on held-back examples, without augmentation; None where there are none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How to train: AdamW, linear warm-up, then cosine to zero."""
+
+    steps: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float
+    clip_norm: float = 10.0
+    warmup_share: float = 0.05
+    checkpoint_seconds: float = 15.0
+
+
+def fingerprint(*parts: object) -> str:
+    """Says whether a checkpoint belongs to this very training: same options, data and seed."""
+    return hashlib.sha256("\0".join(repr(part) for part in parts).encode()).hexdigest()[:16]
+
+
+def train(
+    net: nn.Module,
+    objective: Objective[Any],
+    recipe: Recipe,
+    compute: Compute,
+    *,
+    seed: int,
+    identity: str,
+    progress: ProgressCallback,
+    resume_from: Path | None,
+) -> nn.Module:
+    """The trained network, in eval mode: the moving average of the weights, the best by validation loss if there is
+    one. ``identity`` is a fingerprint; a checkpoint with another one is left aside.
+
+    Raises TrainingError where the loss is not finite.
+    """
+    run = _Run(net, objective, recipe, compute, seed)
+    path = resume_from / CHECKPOINT if resume_from else None
+    if path:
+        run.resume(load_checkpoint(path, compute.device), identity, progress)
+    started, first = time.monotonic(), run.step
+    saved = shown = started
+    with reproducible(seed, compute), ThreadPoolExecutor(1) as ahead:
+        drawn = ahead.submit(run.draw, run.step)
+        while run.step < recipe.steps:
+            batch, drawn = drawn.result(), ahead.submit(run.draw, run.step + 1)
+            loss = run.advance(batch)
+            now = time.monotonic()
+            if now - shown > 0.5 or run.step in (first + 1, recipe.steps):
+                shown = now
+                per_step = (now - started) / (run.step - first)
+                speed = recipe.batch_size / per_step
+                left = per_step * (recipe.steps - run.step)
+                detail = f"loss {float(loss):.3f}, {speed:.0f} images/s, {left:.0f} s left"
+                progress(Progress("train", run.step, recipe.steps, detail))
+            if path and (now - saved > recipe.checkpoint_seconds or run.step == recipe.steps):
+                saved = now
+                run.keep(path, identity)
+    return run.result()
+
+
+def learning_rate_at(step: int, recipe: Recipe) -> float:
+    """Learning rate of a step (from 0): linear warm-up, then half a cosine."""
+    warmup = max(1, round(recipe.steps * recipe.warmup_share))
+    if step < warmup:
+        return recipe.learning_rate * (step + 1) / warmup
+    done = (step - warmup) / max(1, recipe.steps - warmup)
+    return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def parameter_groups(net: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Weight decay for the weights of products only: norms and biases are left free."""
+    parameters = [parameter for parameter in net.parameters() if parameter.requires_grad]
+    return [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+class _Run(Generic[Batch]):
+    """The state of one training: weights, their moving average, optimiser, the best so far, and the step."""
+
+    def __init__(
+        self, net: nn.Module, objective: Objective[Batch], recipe: Recipe, compute: Compute, seed: int
+    ) -> None:
+        self.net = net.to(compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.average: nn.Module = copy.deepcopy(self.net).eval().requires_grad_(False)
+        self.objective, self.recipe, self.compute, self.seed = objective, recipe, compute, seed
+        self.optimiser = torch.optim.AdamW(parameter_groups(net, recipe.weight_decay), lr=0.0, fused=True)
+        # float16 gradients of small losses vanish unless they are scaled up; bfloat16 has float32's range
+        self.scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.dtype is torch.float16)
+        self.step = 0
+        self.best: dict[str, torch.Tensor] | None = None
+        self.best_loss = math.inf
+
+    def draw(self, step: int) -> Batch | None:
+        if step >= self.recipe.steps:
+            return None
+        return self.objective.batch(np.random.default_rng((self.seed, step)))
+
+    def advance(self, batch: Batch) -> torch.Tensor:
+        """One step of the optimiser; returns the loss."""
+        torch.manual_seed(self.seed * 1_000_003 + self.step)
+        self.net.train()
+        for group in self.optimiser.param_groups:
+            group["lr"] = learning_rate_at(self.step, self.recipe)
+        with self.compute.autocast():
+            loss = self.objective.loss(self.net, batch)
+        if not torch.isfinite(loss):
+            raise TrainingError(
+                f"the loss became {float(loss)} at step {self.step + 1} of {self.recipe.steps};"
+                f" lower learning_rate (now {self.recipe.learning_rate:g}) or use precision fp32"
+            )
+        self.optimiser.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        self.scaler.unscale_(self.optimiser)
+        nn.utils.clip_grad_norm_(self.net.parameters(), self.recipe.clip_norm)
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        self.step += 1
+        self._average()
+        self._validate()
+        return loss.detach()
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        # The horizon grows with the training, and is a twentieth of it at most, so that short trainings forget too.
+        decay = min((1 + self.step) / (10 + self.step), 1 - 1 / max(2.0, min(self.recipe.steps / 20, 1000)))
+        now = self.net.state_dict()
+        for name, kept in self.average.state_dict().items():
+            if kept.is_floating_point():
+                kept.lerp_(now[name], 1 - decay)
+            else:
+                kept.copy_(now[name])
+
+    def _validate(self) -> None:
+        every = max(1, self.recipe.steps // (2 * VALIDATIONS))
+        left = self.recipe.steps - self.step
+        if left % every or left >= every * VALIDATIONS:
+            return
+        with torch.inference_mode(), self.compute.autocast():
+            loss = self.objective.validation_loss(self.average)
+        if loss is not None and loss < self.best_loss:
+            self.best_loss = loss
+            self.best = {name: tensor.clone() for name, tensor in self.average.state_dict().items()}
+
+    def result(self) -> nn.Module:
+        if self.best is not None:
+            self.average.load_state_dict(self.best)
+        return self.average
+
+    def keep(self, path: Path, identity: str) -> None:
+        """Leaves a checkpoint."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        content = io.BytesIO()
+        torch.save(
+            {
+                "identity": identity,
+                "step": self.step,
+                "net": self.net.state_dict(),
+                "average": self.average.state_dict(),
+                "optimiser": self.optimiser.state_dict(),
+                "scaler": self.scaler.state_dict(),
+                "best": self.best,
+                "best_loss": self.best_loss,
+            },
+            content,
+        )
+        write_whole(path, content.getvalue())
+
+    def resume(self, checkpoint: dict[str, Any] | None, identity: str, progress: ProgressCallback) -> None:
+        """Goes on from a checkpoint of this training."""
+        if checkpoint is None:
+            return
+        if checkpoint.get("identity") != identity:
+            progress(Progress("train", 0, self.recipe.steps, "the checkpoint is of another training: starting anew"))
+            return
+        self.net.load_state_dict(checkpoint["net"])
+        self.average.load_state_dict(checkpoint["average"])
+        self.optimiser.load_state_dict(checkpoint["optimiser"])
+        self.scaler.load_state_dict(checkpoint["scaler"])
+        self.step, self.best, self.best_loss = checkpoint["step"], checkpoint["best"], checkpoint["best_loss"]
+        progress(Progress("train", self.step, self.recipe.steps, "going on from a checkpoint"))
