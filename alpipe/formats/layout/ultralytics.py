@@ -124,10 +124,10 @@ def _images(
 ) -> tuple[list[Path], list[Refusal]]:
     """From the splits of the YAML, else from a list ``SUBSET.txt``, else from the folders."""
     splits = {_SAME.get(key, key): document[key] for key in (*_SPLITS, *_SAME) if document.get(key)}
-    wanted = _SAME.get(subset, subset) if subset else None
+    wanted = None if subset is None else _SAME.get(subset, subset)
     finder, refused = ImageFinder(root), []
     images: list[Path] = []
-    for name in [wanted] if wanted else list(splits):
+    for name in list(splits) if wanted is None else [wanted]:
         given = splits.get(name, [])
         for entry in given if isinstance(given, list) else [given]:
             source = f"{shown(description, root) if description else ''}: {name}"
@@ -140,11 +140,11 @@ def _images(
             refused += faults
     if images:
         return images, refused
-    for listing in (root / f"{subset}.txt", root / f"{wanted}.txt") if subset else ():
-        if listing.is_file() and listing.parent == root:
+    for listing in (root / f"{subset}.txt", root / f"{wanted}.txt"):
+        if subset is not None and listing.is_file() and listing.parent == root:
             return _listed(listing, finder)
     images = list(walk_images(root))
-    if subset and images:
+    if subset is not None and images:
         chosen = [image for image in images if _in_subset(image.relative_to(root).parts[:-1], subset)]
         if not chosen:
             found = {part for image in images for part in image.relative_to(root).parts[:-1] if part != "images"}
