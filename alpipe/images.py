@@ -96,7 +96,7 @@ def _decode(path: Path) -> tuple[ByteArray, ImageFacts]:
             if width < 1 or height < 1:
                 raise DataError(f"{path}: the image has no pixels ({width}×{height})")
             if width * height > MAX_PIXELS:
-                raise DataError(f"{path}: {width}×{height} pixels are more than the {MAX_PIXELS:,} that are read")
+                raise DataError(f"{path}: more than the {MAX_PIXELS:,} pixels that are read: cut it into tiles")
             file_format, mode, orientation = image.format or "unknown", image.mode, _orientation(image)
             image.load()  # TIFF turns itself here, and then says that it is upright
             turn = _TURNS.get(_orientation(image))
@@ -118,6 +118,8 @@ def _reason(error: Exception) -> str:
             return "not an image in a format that can be read"
         case FileNotFoundError():
             return "there is no such file"
+        case Image.DecompressionBombError():
+            return f"more than the {MAX_PIXELS:,} pixels that are read: cut it into tiles"
         case MemoryError():
             return "not enough memory to decode it"
         case OSError(strerror=str(reason)):
