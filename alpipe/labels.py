@@ -38,13 +38,16 @@ def to_json(labels: Labels) -> dict[str, Any]:
 
 def from_json(value: dict[str, Any]) -> Labels:
     """The labels that ``to_json`` wrote. Raises DataError for anything else."""
-    match value:
-        case {"class": str(name)}:
-            return ImageClass(name)
-        case {"boxes": list(boxes), "names": list(names)}:
-            return Boxes(np.asarray(boxes, np.float32).reshape(-1, 4), tuple(names))
-        case {"masks": dict(masks)}:
-            return Masks({name: Rle(*encoded) for name, encoded in masks.items()})
+    try:
+        match value:
+            case {"class": str(name)}:
+                return ImageClass(name)
+            case {"boxes": list(boxes), "names": list(names)}:
+                return Boxes(np.asarray(boxes, np.float32).reshape(-1, 4), tuple(names))
+            case {"masks": dict(masks)}:
+                return Masks({name: Rle(*encoded) for name, encoded in masks.items()})
+    except (TypeError, ValueError) as error:
+        raise DataError(f"stored labels cannot be read ({error}): {str(value)[:80]}") from error
     raise DataError(f"stored labels cannot be read: {str(value)[:80]}")
 
 

@@ -8,6 +8,7 @@ as in SSD (Liu et al. 2016). It trusts the labels to be exhaustive: an object th
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -136,7 +137,7 @@ def _false_regions(
             yield Negative(prediction.item_key, box, classes[value - 1], score, iou)
 
 
-def _best_iou(covered: npt.NDArray[np.int32], area: int, true_areas: npt.NDArray[np.int32]) -> float:
+def _best_iou(covered: npt.NDArray[Any], area: int, true_areas: npt.NDArray[Any]) -> float:
     """Of a region with any true region, from the numbers of the true regions under its pixels (0 is none)."""
     shared = np.bincount(covered, minlength=len(true_areas))[1:]
     return float((shared / (area + true_areas[1:] - shared)).max(initial=0))

@@ -1,0 +1,107 @@
+"""Arithmetic of boxes against pycocotools and against the definitions written out."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
+from pycocotools import mask as coco
+
+from alpipe import boxes
+
+
+@st.composite
+def some_boxes(draw: st.DrawFn, most: int = 8) -> np.ndarray:
+    """(N, 4) boxes with corners at quarters of pixels, some without area."""
+    n = draw(st.integers(0, most))
+    values = draw(npst.arrays(np.int64, (n, 4), elements=st.integers(0, 80)))
+    return np.hstack([values[:, :2], values[:, :2] + values[:, 2:]]).astype(np.float32) / 4
+
+
+def xywh(xyxy: np.ndarray) -> np.ndarray:
+    return np.hstack([xyxy[:, :2], xyxy[:, 2:] - xyxy[:, :2]]).astype(np.float64)
+
+
+@given(some_boxes(), some_boxes())
+def test_iou_is_that_of_pycocotools(a, b):
+    overlaps = boxes.iou(a, b)
+    assert overlaps.shape == (len(a), len(b))
+    if len(a) and len(b):
+        theirs = np.nan_to_num(coco.iou(xywh(a), xywh(b), [0] * len(b)))
+        assert overlaps == pytest.approx(theirs, abs=1e-6)
+
+
+@given(some_boxes(4), some_boxes(4))
+def test_iou_is_the_share_of_quarter_pixels_in_both(a, b):
+    """Boxes drawn on a grid of quarters of pixels, and counted."""
+
+    def draw(box: np.ndarray) -> np.ndarray:
+        canvas = np.zeros((160, 160), bool)
+        x1, y1, x2, y2 = (box * 4).astype(int)
+        canvas[y1:y2, x1:x2] = True
+        return canvas
+
+    overlaps = boxes.iou(a, b)
+    for row, one in enumerate(a):
+        for column, other in enumerate(b):
+            first, second = draw(one), draw(other)
+            union = (first | second).sum()
+            expected = (first & second).sum() / union if union else 0
+            assert overlaps[row, column] == pytest.approx(expected, abs=1e-6)
+
+
+@given(some_boxes(), some_boxes())
+def test_iou_is_symmetric_and_one_with_itself(a, b):
+    assert np.array_equal(boxes.iou(a, b), boxes.iou(b, a).T)
+    assert (np.diagonal(boxes.iou(a, a)) == (boxes.areas(a) > 0)).all()
+
+
+def test_a_box_turned_inside_out_has_no_area():
+    assert boxes.areas(np.asarray([[5, 5, 1, 9], [0, 0, 2, 3]], np.float32)).tolist() == [0, 6]
+
+
+@given(some_boxes(), some_boxes(), st.floats(0, 1))
+def test_matching_is_one_to_one_and_only_above_the_threshold(candidates, truths, threshold):
+    matched = boxes.match(candidates, truths, threshold)
+    assert matched.shape == (len(candidates),)
+    taken = matched[matched >= 0]
+    assert len(set(taken.tolist())) == len(taken)
+    overlaps = boxes.iou(candidates, truths)
+    for row in np.flatnonzero(matched >= 0):
+        assert overlaps[row, matched[row]] >= threshold
+        assert overlaps[row, matched[row]] > 0
+
+
+@given(some_boxes(), some_boxes(), st.floats(0, 1))
+def test_matching_is_greedy_in_the_order_given(candidates, truths, threshold):
+    """Each candidate has the best truth that those before it left; one without a match found none good enough."""
+    matched = boxes.match(candidates, truths, threshold)
+    overlaps = boxes.iou(candidates, truths)
+    free = np.ones(len(truths), bool)
+    for row in range(len(candidates)):
+        best = overlaps[row][free].max(initial=0)
+        if matched[row] >= 0:
+            assert overlaps[row, matched[row]] == best
+            free[matched[row]] = False
+        else:
+            assert best < threshold or best == 0
+
+
+@given(some_boxes(most=12), st.floats(0, 1), st.data())
+def test_suppression_keeps_the_best_no_two_of_which_overlap_too_much(xyxy, threshold, data):
+    levels = data.draw(npst.arrays(np.int64, len(xyxy), elements=st.integers(0, 5)))
+    scores = levels.astype(np.float32) / 5
+    kept = boxes.suppress(xyxy, scores, threshold)
+    assert (np.diff(scores[kept]) <= 0).all()
+    overlaps = boxes.iou(xyxy, xyxy)
+    for at in range(len(xyxy)):
+        better = [k for k in kept if (-scores[k], k) < (-scores[at], at)]
+        falls = any(overlaps[k, at] > threshold for k in better)
+        assert falls == (at not in kept)
+
+
+def test_nothing_to_match_and_nothing_to_suppress():
+    none, one = np.zeros((0, 4), np.float32), np.asarray([[0, 0, 1, 1]], np.float32)
+    assert boxes.match(none, one, 0.5).tolist() == []
+    assert boxes.match(one, none, 0.5).tolist() == [-1]
+    assert boxes.suppress(none, np.zeros(0, np.float32), 0.5).tolist() == []
