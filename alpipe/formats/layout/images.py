@@ -103,7 +103,7 @@ class ImageFinder:
                     return folder / path
         elif ".." not in path.parts and Path(path).is_relative_to(self.root) and _is_file(Path(path)):
             return Path(path)
-        for folder in folders:
+        for folder in (*folders, self.root):
             if _is_file(folder / path.name):
                 return folder / path.name
         found = self._index().get(path.name.casefold(), [])

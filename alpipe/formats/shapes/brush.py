@@ -54,7 +54,7 @@ def encode(mask: ByteArray) -> list[int]:
         value = "11111111" if flat[start] else "00000000"
         whole, rest = divmod(length - 1, 2**16)
         bits += [f"111{'1' * 16}{value}"] * whole
-        index = next(i for i, size in enumerate(_LENGTHS) if rest < 2**size)
+        index = 3 if whole else next(i for i, size in enumerate(_LENGTHS) if rest < 2**size)
         bits.append(f"1{index:02b}{rest:0{_LENGTHS[index]}b}{value}")
     stream = "".join(bits)
     stream += "0" * (8 - len(stream) % 8)
