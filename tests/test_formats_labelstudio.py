@@ -1,19 +1,16 @@
 """Label Studio exports: shapes, which answer is taken, where images are, and every fault by itself."""
 
-import contextlib
 import json
 import math
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from label_studio_sdk.converter.brush import mask2rle
 from PIL import Image
-from test_formats_coco import spoilt
 
 from alpipe import rle
 from alpipe.errors import DataError
@@ -188,17 +185,3 @@ def test_an_export_of_another_kind_is_stated(folder: Path) -> None:
     for other in ({"images": [], "annotations": []}, ["a"], "text"):
         with pytest.raises(DataError, match="labelstudio set"):
             read(folder, other)
-
-
-WHOLE = [task_of(annotation(RECTANGLE, BRUSH, POLYGON, CHOICE), annotation(ground_truth=True))]
-
-
-@settings(max_examples=300, deadline=None)
-@given(data=st.data(), task=st.sampled_from(Task))
-def test_no_export_ends_in_anything_but_labels_refusals_or_a_stated_error(data: st.DataObject, task: Task) -> None:
-    with tempfile.TemporaryDirectory() as path:
-        Image.new("RGB", (20, 10)).save(Path(path) / "a.png")
-        with contextlib.suppress(DataError):
-            files, refused = read(Path(path), spoilt(data, WHOLE), task)
-            assert all(refusal.reason for refusal in refused)
-            assert len(files) <= 1
