@@ -256,7 +256,8 @@ def _hashed(path: Path) -> _Seen:
     except (FileNotFoundError, NotADirectoryError):
         return _Seen(path, stored, refusal="there is no such file", recorded=False)
     except (OSError, ValueError) as error:
-        return _unreadable(path, stored, f"cannot be read: {getattr(error, 'strerror', None) or error}")
+        reason = str(getattr(error, "strerror", None) or error).lower()
+        return _unreadable(path, stored, f"it cannot be read: {reason}")
     return _Seen(path, stored, key, before.st_size, before.st_mtime_ns)
 
 
