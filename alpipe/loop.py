@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 
+from alpipe import __version__
 from alpipe.errors import BusyError, DataError
 from alpipe.pool.lease import keep_alive, owner_id
 from alpipe.pool.store import Round
@@ -89,9 +90,7 @@ def perform(project: Project, round_: Round, progress: ProgressCallback = no_pro
             outcome = STEPS[step](project, round_, progress)
         if not isinstance(outcome, Waiting):
             seconds = time.monotonic() - started
-            if not rounds.finish(
-                round_.number, step, after(step), owner, seconds=seconds, **outcome.facts
-            ):
+            if not rounds.finish(round_.number, step, after(step), owner, seconds=seconds, **outcome.facts):
                 raise BusyError(f"step '{step}' of round {round_.number} was taken over by another run")
     finally:
         rounds.release(round_.number, owner)
@@ -148,7 +147,8 @@ def current_round(project: Project) -> Round:
         next(iter(STEPS)),
         seed=project.config.seed,
         config=project.config.model_dump(mode="json", exclude={"store"}),
-        versions={name: version(name) for name in ("alpipe", "torch", "numpy")} | {"python": platform.python_version()},
+        versions={name: version(name) for name in ("torch", "numpy")}
+        | {"alpipe": __version__, "python": platform.python_version()},
     )
     opened = rounds.current()
     if opened is None or opened.step is None:

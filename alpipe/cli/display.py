@@ -17,6 +17,8 @@ from alpipe.protocols import ProgressCallback
 from alpipe.types import Progress
 
 out = Console(highlight=False, soft_wrap=True)
+if not out.is_terminal:
+    out.width = 200  # nothing is cut or folded for a file or a pipe
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
@@ -54,9 +56,10 @@ def table(rows: Sequence[Mapping[str, Any]], title: str | None = None) -> None:
         say("nothing to show")
         return
     grid = Table(title=title, title_justify="left", header_style="bold", show_edge=False, pad_edge=False)
+    last = list(rows[0])[-1]
     for name in rows[0]:
         numeric = all(isinstance(row[name], (int, float, type(None))) for row in rows)
-        grid.add_column(name, justify="right" if numeric else "left", overflow="fold")
+        grid.add_column(name, justify="right" if numeric else "left", overflow="fold", no_wrap=name != last)
     for row in rows:
         grid.add_row(*(escape(cell(value)) for value in row.values()))
     out.print(grid)

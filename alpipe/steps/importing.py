@@ -139,6 +139,12 @@ def fit(
 
     Labels of which nothing is left because of a fault become None, not "reviewed and empty": nobody said that.
     """
+    if entry.labels is not None and entry.size is not None and 0 not in entry.size:
+        if entry.size != (item.width, item.height):
+            drawn = "×".join(map(str, entry.size))
+            here = f"{item.width}×{item.height}"
+            fault = Refusal(entry.source, f"labels for {drawn} pixels, but the image has {here} as displayed")
+            return None, [fault], 0
     match entry.labels, task:
         case None, _:
             return None, [], 0
@@ -158,7 +164,7 @@ def fit(
 def write_refusals(path: Path, refused: Iterable[Refusal]) -> None:
     """One line a refusal: where, and why. Replaces the file whole."""
     temporary = path.with_name(f"{path.name}.new")
-    with temporary.open("w", newline="", encoding="utf-8") as stream:
+    with temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as stream:
         writer = csv.writer(stream)
         writer.writerow(["source", "reason"])
         writer.writerows(refused)
