@@ -262,9 +262,7 @@ class Studio:
     def _refusal(self, doing: str, error: ApiError) -> str:
         match error.status_code:
             case 401:
-                return (
-                    f"{self.url} refuses the access token: check LABEL_STUDIO_API_KEY, or run 'alpipe labelstudio up'"
-                )
+                return f"{self.url} refuses the token: check LABEL_STUDIO_API_KEY, or run 'alpipe labelstudio up'"
             case 403:
                 return f"{self.url} does not permit {doing}: use the token of an account that may"
             case 404:

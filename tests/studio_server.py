@@ -1,0 +1,108 @@
+"""A real Label Studio server that the whole test run shares, and small projects to use it with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from alpipe import rle
+from alpipe.annotators.studio import install, server
+from alpipe.annotators.studio.server import Server
+from alpipe.protocols import AnnotatorContext
+from alpipe.types import Boxes, ImageClass, Item, LabelRequest, Labels, Masks, Suggestion, Task
+
+_shared: list[Server] = []  # a fixture that several modules import is set up once in each of them
+
+
+@pytest.fixture(scope="session")
+def label_studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The server, started at the first test that asks for it (about half a minute) and stopped with the last."""
+    if _shared:
+        yield _shared[0]
+        return
+    if install.find() is None:
+        pytest.fail("no label-studio program: 'make test' installs it into .venv-labelstudio", pytrace=False)
+    home = tmp_path_factory.mktemp("labelstudio")
+    try:
+        _shared.append(server.up(home))
+        yield _shared[0]
+    finally:
+        _shared.clear()
+        server.down(home)
+
+
+@dataclass
+class Case:
+    """A project of small images with truth, and the requests to label them."""
+
+    context: AnnotatorContext
+    items: dict[str, Item]
+    truth: dict[str, Labels]
+    requests: list[LabelRequest]
+    answered: set[str] = field(default_factory=set)
+
+
+CLASSES = ("cat", "dög <&\"'>")
+WIDTH, HEIGHT = 61, 47
+
+
+def truth_of(task: Task, number: int) -> Labels:
+    """Labels of a small image; every fourth holds no object."""
+    if task is Task.CLASSIFY:
+        return ImageClass(CLASSES[number % 2])
+    objects = number % 4
+    xyxy = np.asarray([[3 + 17 * at, 5, 15 + 17 * at, 20 + number] for at in range(objects)], np.float32)
+    names = tuple(CLASSES[at % 2] for at in range(objects))
+    if task is Task.DETECT:
+        return Boxes(xyxy.reshape(-1, 4), names)
+    image = np.zeros((HEIGHT, WIDTH), np.uint8)
+    for (x1, y1, x2, y2), name in zip(xyxy.astype(int), names, strict=True):
+        image[y1:y2, x1:x2] = CLASSES.index(name) + 1
+    return rle.from_class_map(image, CLASSES)
+
+
+def suggestion_of(task: Task, number: int, model: str) -> Suggestion:
+    """What a mediocre model would propose: close, off, wrong and missing objects."""
+    if task is Task.CLASSIFY:
+        return Suggestion(ImageClass(CLASSES[0]), (0.6,), model)
+    truth = truth_of(task, number)
+    if isinstance(truth, Boxes):
+        shift = np.float32(number % 5)
+        xyxy = np.concatenate([truth.xyxy[:2] + shift, np.asarray([[1, 38, 9, 46]], np.float32)])
+        return Suggestion(Boxes(xyxy, (*truth.names[:2], CLASSES[1])), (0.7,) * len(xyxy), model)
+    false = np.zeros((HEIGHT, WIDTH), np.uint8)
+    false[40:46, 1 : 5 + number] = 1
+    by_name = {CLASSES[1]: rle.encode(false)}
+    if isinstance(truth, Masks) and CLASSES[0] in truth.by_name:
+        by_name[CLASSES[0]] = rle.encode(np.roll(rle.decode(truth.by_name[CLASSES[0]]), number % 4, axis=1))
+    return Suggestion(Masks(by_name), (0.7,) * len(by_name), model)
+
+
+def make_case(folder: Path, task: Task, count: int = 8, name: str = "case") -> Case:
+    """A project in the folder; the first request is blind."""
+    rng = np.random.default_rng(0)
+    items, truth, requests = {}, {}, []
+    (folder / "images").mkdir(parents=True)
+    for number in range(count):
+        path = folder / "images" / f"{number}.png"
+        Image.fromarray(rng.integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)).save(path)
+        item = Item(f"{name}{number:04d}", str(path), WIDTH, HEIGHT)
+        items[item.key], truth[item.key] = item, truth_of(task, number)
+        suggestion = suggestion_of(task, number, "m1") if number else None
+        requests.append(LabelRequest(item, 1, "most uncertain", number / count if number else None, suggestion))
+    answered: set[str] = set()
+    context = AnnotatorContext(
+        project=f"{name} {task}",
+        task=task,
+        classes=CLASSES,
+        folder=folder / "private",
+        truth=truth.get,
+        open_items=lambda: [item for key, item in items.items() if key not in answered],
+        item=items.get,
+    )
+    return Case(context, items, truth, requests, answered)
