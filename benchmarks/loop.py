@@ -107,7 +107,7 @@ def _write_people(data: Path, table: Path) -> None:
 def _alpipe(folder: Path | None, *arguments: str, quiet: bool = False) -> str:
     where: list[Any] = [] if folder is None else ["-C", folder]
     command = [sys.executable, "-m", "alpipe.cli.main", *where, *arguments]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)  # noqa: S603  # our own command
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     if not quiet:
         print(done.stdout, end="", flush=True)
     return done.stdout

@@ -18,7 +18,7 @@ from alpipe.project import Project
 from alpipe.protocols import no_progress
 from alpipe.steps.outcome import Waiting
 from alpipe.steps.summary import round_rows, status
-from alpipe.types import AnswerState, Annotation, ItemState, Split, Task
+from alpipe.types import Annotation, AnswerState, ItemState, Split, Task
 from tests.conftest import MakeProject
 
 
@@ -53,7 +53,7 @@ def test_a_run_with_nothing_new_does_nothing_and_says_what_it_waits_for(make_pro
     first = advance(project)
     assert first.waiting_for is not None
     assert "4 of 4 tasks" in first.waiting_for
-    ledger = [round_ for round_ in project.store.rounds.list()]
+    ledger = project.store.rounds.list()
     again = advance(project)
     assert again.done == ()
     assert again.waiting_for == first.waiting_for
