@@ -140,8 +140,14 @@ class Annotations:
 
     def ids(self, keys: Iterable[str]) -> list[tuple[str, str]]:
         """(item key, external id) of the current answers of those items that have one, as a ledger keeps them."""
-        latest = self.latest(keys)
-        return [(key, latest[key].external_id) for key in dict.fromkeys(keys) if key in latest]
+        wanted = [*dict.fromkeys(keys)]
+        found: dict[str, str] = {}
+        with self._database.read() as connection:
+            for chunk in chunks(wanted):
+                best = current_answers(chunk).subquery()
+                query = select(answers.c.item_key, answers.c.external_id).join(best, best.c.id == answers.c.id)
+                found.update({row.item_key: row.external_id for row in connection.execute(query)})
+        return [(key, found[key]) for key in wanted if key in found]
 
     def history(self, key: str) -> list[tuple[Annotation, int, bool]]:
         """All answers ever given to an item, oldest first: (answer, how many times it was revised, withdrawn?)."""
@@ -256,17 +262,17 @@ def _write(
     return counts
 
 
-def _current(connection: Connection, keys: set[str]) -> dict[str, Any]:
-    """The labels of each item's current answer, as JSON; None where it has none."""
-    found: dict[str, Any] = dict.fromkeys(keys)
+def _current(connection: Connection, keys: set[str]) -> dict[str, tuple[int, int] | None]:
+    """Which answer of each item is the current one, and in which revision; None where it has none."""
+    found: dict[str, tuple[int, int] | None] = dict.fromkeys(keys)
     for chunk in chunks(keys):
         best = current_answers(chunk).subquery()
-        rows = connection.execute(select(answers.c.item_key, answers.c.labels).join(best, best.c.id == answers.c.id))
-        found.update({row.item_key: row.labels for row in rows})
+        query = select(answers.c.item_key, answers.c.id, answers.c.revision).join(best, best.c.id == answers.c.id)
+        found.update({key: (number, revision) for key, number, revision in connection.execute(query)})
     return found
 
 
-def _follow(connection: Connection, before: Mapping[str, Any]) -> None:
+def _follow(connection: Connection, before: Mapping[str, tuple[int, int] | None]) -> None:
     """Moves the items' states after their answers, and retires hard negatives of labels that no longer stand."""
     restate(connection, before)
     after = _current(connection, set(before))
