@@ -61,7 +61,7 @@ class ImageFacts:
 
 
 def read(path: Path) -> ByteArray:
-    """(H, W, 3) uint8 RGB of the image as displayed; of several frames the first.
+    """(H, W, 3) uint8 RGB of the image as displayed, writable; of several frames the first.
 
     Transparent parts are laid on white. Values beyond 8 bits, and floats, are scaled linearly so that the percentiles
     PERCENTILES become 0 and 255; an image of one value becomes 0. Raises DataError that names the file and what is
@@ -150,7 +150,9 @@ def _to_rgb(image: Image.Image) -> tuple[ByteArray, list[str]]:
     if image.mode == "LAB":
         return np.array(_from_lab(image)), ["LAB converted to RGB"]
     if not image.has_transparency_data:
-        notes = [] if image.mode in ("1", "L", "P", "RGB", "RGBX") else [f"{image.mode} converted to RGB"]
+        if image.mode == "RGB":
+            return np.array(image), []  # convert() would copy it once more
+        notes = [] if image.mode in ("1", "L", "P", "RGBX") else [f"{image.mode} converted to RGB"]
         return np.array(image.convert("RGB")), notes
     rgba = image.convert("LA").convert("RGBA") if image.mode == "La" else image.convert("RGBA")
     if rgba.getchannel("A").getextrema()[0] == 255:

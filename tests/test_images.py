@@ -187,6 +187,7 @@ def test_every_mode_becomes_rgb(tmp_path: Path, mode: str) -> None:
     image.save(path)
     pixels, facts = images.read(path), images.inspect(path)
     assert pixels.shape == (40, 60, 3)
+    assert pixels.flags.writeable
     assert pixels.std() > 1
     assert bool(facts.note) == (facts.mode in ("CMYK", "YCbCr", "LAB", "I;16", "I", "F")), facts
 
