@@ -18,15 +18,15 @@ from alpipe.annotators import labelstudio
 from alpipe.annotators.labelstudio import LabelStudioAnnotator
 from alpipe.annotators.studio import edits
 from alpipe.annotators.studio import project as projects
-from alpipe.annotators.studio.client import OPEN, Row, Studio, UncertainError
+from alpipe.annotators.studio.client import KEYS_A_QUERY, OPEN, Filter, Row, Studio, UncertainError
 from alpipe.annotators.studio.project import OpenProject
 from alpipe.annotators.studio.push import KEY
 from alpipe.protocols import AnnotatorContext, ProgressCallback, no_progress
 from alpipe.types import Item, LabelRequest, Labels, Progress, Pulled, Receipt, Refusal, Split, Task
 
 TASKS = frozenset(Task)
-WORKERS = 2
-"""Requests at a time: more do not help, the server's database writes one after the other."""
+WORKERS = 4
+"""Requests at a time; the server computes on one core, so more would not help."""
 ATTEMPTS = 5
 
 
@@ -105,9 +105,14 @@ def build(options: Options, context: AnnotatorContext) -> RobotAnnotator:
 
 
 def _open(studio: Studio, project: OpenProject) -> list[Row]:
-    """The project's tasks of ours that have no answer at all."""
-    tasks = studio.tasks(project.id, include=OPEN)
-    return [task for task in tasks if task["data"].get(KEY) and not task.get("annotations")]
+    """The project's tasks of ours that have no answer at all, with what they show."""
+    listed = [task for task in studio.tasks(project.id) if task["data"].get(KEY)]
+    keys = [task["data"][KEY] for task in listed if not task["total_annotations"] and not task["cancelled_annotations"]]
+    rows: list[Row] = []
+    for start in range(0, len(keys), KEYS_A_QUERY):
+        part = Filter(f"data.{KEY}", "in_list", "String", keys[start : start + KEYS_A_QUERY])
+        rows += studio.tasks(project.id, [part], include=OPEN)
+    return [task for task in rows if not task.get("annotations")]
 
 
 def _shown(task: Row) -> Row | None:

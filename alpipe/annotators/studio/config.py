@@ -36,7 +36,10 @@ class Control(NamedTuple):
 
 
 def write(task: Task, classes: Sequence[str]) -> str:
-    """The XML for a task: one image, one control with a label a class, and above it why the image was chosen."""
+    """The XML for a task: one image, one control with a label a class, and above them why the image was chosen.
+
+    The labels stand above the image, so that they are on the screen however high it is.
+    """
     tag, entry = TAGS[task], "Choice" if task is Task.CLASSIFY else "Label"
     labels = "\n".join(
         f"    <{entry} value={quoteattr(name)}"
@@ -49,8 +52,9 @@ def write(task: Task, classes: Sequence[str]) -> str:
         Task.SEGMENT: "",
     }[task]
     return (
-        f'<View>\n  <Header value="$reason" size="6"/>\n  <Image name="image" value="$image" zoom="true"/>\n'
-        f'  <{tag} name="label" toName="image"{extra}>\n{labels}\n  </{tag}>\n</View>'
+        f'<View>\n  <Header value="$reason" size="6"/>\n'
+        f'  <{tag} name="label" toName="image"{extra}>\n{labels}\n  </{tag}>\n'
+        '  <Image name="image" value="$image" zoom="true"/>\n</View>'
     )
 
 
