@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from html.parser import HTMLParser
@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from alpipe import rle
+from alpipe import images, rle
 from alpipe.config import Config
 from alpipe.errors import DataError
 from alpipe.pool.store import NewItem
@@ -42,13 +42,16 @@ from alpipe.types import (
     Annotation,
     AnswerState,
     Boxes,
+    BoxPrediction,
     ImageClass,
+    Item,
     ItemState,
     Masks,
     Negative,
     Receipt,
     Refusal,
     Split,
+    Task,
 )
 
 NOW = datetime(2025, 3, 1, 12, 30, tzinfo=UTC)
@@ -415,6 +418,35 @@ def test_a_model_that_is_gone_costs_the_suggestions_only(project: Project, tmp_p
     page = Page(write_report(project, tmp_path / "report.html").read_text(encoding="utf-8"))
     assert "The model's suggestions cannot be drawn: no model 'r000-cafe'" in page.text
     assert len(page.all("image")) == 6
+
+
+class Sure:
+    """A model that sees the same RBC in each image; it has read them, as real ones do."""
+
+    task, classes = Task.DETECT, ("RBC", "WBC")
+
+    def predict(self, items: Iterable[Item]) -> Iterator[BoxPrediction]:
+        for item in items:
+            images.read(item.path)
+            score = np.array([0.87], np.float32)
+            box = np.array([[8, 6, 40, 30]], np.float32)
+            yield BoxPrediction(item.key, box, score, np.array([[0.87, 0.1]], np.float32), np.zeros(1, np.int64))
+
+
+def test_open_images_show_what_the_model_suggests(project: Project, tmp_path: Path) -> None:
+    one_round(project)
+    held_out = f"{8:020d}"
+    project.store.rounds.select_items(0, [held_out], {held_out: "hold-out: to judge the models on"})
+    project._model = ("r000-cafe", Sure())  # type: ignore[assignment]
+    html = write_report(project, tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "suggested by" not in html  # one open image has vanished, the other is held out and so blind
+    Image.new("RGB", (80, 60)).save(tmp_path / "im7<i>.png")
+    page = Page(write_report(project, tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert page.text.count("suggested by r000-cafe") == 1
+    assert "RBC 0.87" in page.text
+    dashed = [box for box in page.all("rect") if box.get("stroke-dasharray")]
+    assert next((box["x"], box["y"], box["width"], box["height"]) for box in dashed) == ("8.0", "6.0", "32.0", "24.0")
+    assert "hold-out: to judge the models on" in page.text
 
 
 def test_the_gallery_shows_items_with_their_answers(project: Project, tmp_path: Path) -> None:

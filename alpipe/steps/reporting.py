@@ -113,11 +113,8 @@ def _picture(project: Project, item: Item, said: _Said) -> Picture:
         title=item.path.name, key=item.key, state=str(item.state), lines=tuple(lines), suggested=said.answer is None
     )
     try:
-        return replace(
-            picture,
-            thumbnail=draw.thumbnail(images.read(item.path), drawn, project.classes, scores),
-            chips=draw.chips(drawn, project.classes, scores),
-        )
+        picture = replace(picture, chips=draw.chips(drawn, project.classes, scores))
+        return replace(picture, thumbnail=draw.thumbnail(images.read(item.path), drawn, project.classes, scores))
     except AlpipeError as error:
         return replace(picture, problem=_problem(item, error))
 
