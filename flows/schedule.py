@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
+from prefect.client.schemas.schedules import CronSchedule
 
 from flows.round import round_flow
 
@@ -18,3 +19,12 @@ def serve(project_dir: Path, name: str, cron: str, rounds: int = 1) -> None:
         global_limit=ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW),
         print_starting_message=False,
     )
+
+
+def is_cron(text: str) -> bool:
+    """Whether Prefect takes the text for a schedule."""
+    try:
+        CronSchedule(cron=text)
+    except ValueError:
+        return False
+    return True

@@ -83,25 +83,27 @@ def serve(
     from alpipe.cli.display import say
     from alpipe.errors import ConfigError
     from alpipe.project import Project, check_plugins
+    from flows.server import down
 
     with Project.open(context.obj) as project:
         config, root, home = project.config, project.root, project.folder / "prefect"
         check_plugins(config)
+    fault = ConfigError(f"--cron {cron!r} is not a schedule: give five fields, as in '0 * * * *' for every hour")
+    if len(cron.split()) != 5:
+        raise fault
     server = None
     if "PREFECT_API_URL" not in os.environ:
         server = _own_server(home)
         say(f"Prefect: {server}")
-    from flows.schedule import serve as serve_flow
-
     try:
+        from flows import schedule  # Prefect reads its settings when it is imported: the server's come first
+
+        if not schedule.is_cron(cron):
+            raise fault
         say(f"serving rounds of {config.name!r} at '{cron}'; Ctrl-C stops")
-        serve_flow(Path(root), config.name, cron, rounds)
-    except ValueError as error:
-        raise ConfigError(f"--cron {cron!r} is not a schedule: {error}") from error
+        schedule.serve(Path(root), config.name, cron, rounds)
     finally:
         if server is not None:
-            from flows.server import down
-
             down(home)
 
 

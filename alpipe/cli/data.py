@@ -79,12 +79,12 @@ def add(
 
     Example: alpipe add ~/photos --group-regex 'patient(\\d+)'
     """
-    from alpipe.cli.display import progress, say
+    from alpipe.cli.display import progress, quiet_decoders, say
     from alpipe.pool import ingest
     from alpipe.project import Project
     from alpipe.steps.importing import ingest_share
 
-    with Project.open(context.obj) as project, progress() as show:
+    with Project.open(context.obj) as project, quiet_decoders(), progress() as show:
         report = ingest.add(
             project.store,
             paths,
@@ -123,7 +123,7 @@ def import_(
 
     Example: alpipe import voc ~/BCCD --subset test --holdout
     """
-    from alpipe.cli.display import progress, say
+    from alpipe.cli.display import progress, quiet_decoders, say
     from alpipe.errors import DataError
     from alpipe.project import Project
     from alpipe.steps.importing import import_labels
@@ -133,7 +133,7 @@ def import_(
         from alpipe.formats.masks import read_colours
 
         palette = read_colours(colours)
-    with Project.open(context.obj) as project, progress() as show:
+    with Project.open(context.obj) as project, quiet_decoders(), progress() as show:
         report = import_labels(
             project,
             format_name,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -48,6 +50,27 @@ def progress() -> Iterator[ProgressCallback]:
             bars.update(shown[now.stage], completed=now.done, total=now.total or None, detail=escape(now.detail))
 
         yield show
+
+
+@contextmanager
+def quiet_decoders() -> Iterator[None]:
+    """Keeps what C libraries (libtiff) print of odd files off the terminal: alpipe says itself what it refused.
+
+    They write to the process's standard error, past Python, so that descriptor is turned away for the while and
+    the bars get one of their own.
+    """
+    sys.stderr.flush()
+    terminal, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    shown, err.file = err.file, os.fdopen(os.dup(terminal), "w", encoding="utf-8")
+    try:
+        yield
+    finally:
+        err.file.close()
+        err.file = shown
+        os.dup2(terminal, 2)
+        os.close(terminal)
+        os.close(nowhere)
 
 
 def table(rows: Sequence[Mapping[str, Any]], title: str | None = None) -> None:

@@ -105,8 +105,7 @@ def import_labels(
             truths[item.key] = kept
         else:
             annotations[item.key] = annotation_of(item, kept, f"import:{format_name}")
-    for key, truth in truths.items():
-        project.store.truth.put(key, truth)
+    project.store.truth.put_all(truths)
     project.store.annotations.upsert(list(annotations.values()))
     added = sum(project.store.items.counts().values()) - before
     return ImportReport(
@@ -139,12 +138,10 @@ def fit(
 
     Labels of which nothing is left because of a fault become None, not "reviewed and empty": nobody said that.
     """
-    if entry.labels is not None and entry.size is not None and 0 not in entry.size:
-        if entry.size != (item.width, item.height):
-            drawn = "×".join(map(str, entry.size))
-            here = f"{item.width}×{item.height}"
-            fault = Refusal(entry.source, f"labels for {drawn} pixels, but the image has {here} as displayed")
-            return None, [fault], 0
+    size = entry.size if entry.size is not None and 0 not in entry.size else (item.width, item.height)
+    if entry.labels is not None and size != (item.width, item.height):
+        reason = f"labels for {size[0]}×{size[1]} pixels, but the image has {item.width}×{item.height} as displayed"
+        return None, [Refusal(entry.source, reason)], 0
     match entry.labels, task:
         case None, _:
             return None, [], 0
