@@ -29,7 +29,7 @@ def label_studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         pytest.fail("no label-studio program: 'make test' installs it into .venv-labelstudio", pytrace=False)
     home = tmp_path_factory.mktemp("labelstudio")
     try:
-        _shared.append(server.up(home))
+        _shared.append(server.up(home, timeout=400))  # a loaded machine takes its time
         yield _shared[0]
     finally:
         _shared.clear()
