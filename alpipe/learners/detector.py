@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from pydantic import Field
-from torch import nn
 
 from alpipe.errors import TrainingError
 from alpipe.learners.detection.decode import decode
@@ -24,7 +23,7 @@ from alpipe.learners.nets.dense import MULTIPLE, STRIDE, DenseDetector
 from alpipe.learners.training import saving, trainer
 from alpipe.learners.training.augment import Augmentation, Flip
 from alpipe.learners.training.data import Frame
-from alpipe.learners.training.device import reproducible, resolve
+from alpipe.learners.training.device import resolve
 from alpipe.learners.training.inference import stream
 from alpipe.learners.training.options import Auto, TrainingOptions, steps_for
 from alpipe.protocols import LearnerContext, ProgressCallback, no_progress
@@ -103,19 +102,13 @@ class Detector:
             options.negative_weight,
             compute.device,
         )
-        with reproducible(seed, compute):
-            net = DenseDetector(len(context.classes), options.width, options.depth)
-        recipe = trainer.Recipe(
-            _steps(options, len(train)), options.batch_size, options.learning_rate, options.weight_decay
-        )
-        identity = trainer.fingerprint(NAME, FORMAT, options, context, seed, train, validation, negatives)
         fitted = trainer.train(
-            net,
+            lambda: DenseDetector(len(context.classes), options.width, options.depth),
             objective,
-            recipe,
+            trainer.recipe(options, _steps(options, len(train))),
             compute,
             seed=seed,
-            identity=identity,
+            identity=trainer.fingerprint((NAME, FORMAT, options, context, seed), (train, validation), negatives),
             progress=progress,
             resume_from=resume_from,
         )
@@ -128,7 +121,7 @@ class DetectorModel:
     task = Task.DETECT
 
     def __init__(
-        self, net: nn.Module, options: Options, image_size: int, classes: tuple[str, ...], context: LearnerContext
+        self, net: DenseDetector, options: Options, image_size: int, classes: tuple[str, ...], context: LearnerContext
     ) -> None:
         self.classes = classes
         self._options, self._image_size = options, image_size

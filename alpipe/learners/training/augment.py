@@ -43,7 +43,8 @@ def random_affine(
 ) -> npt.NDArray[np.float64]:
     """(2, 3) map from pixels of an image of ``size`` (width, height) to a ``canvas`` (height, width).
 
-    The image's centre goes near the canvas's centre; pixel edges are at whole numbers, as everywhere.
+    Where the canvas is larger than the image, the image goes anywhere within it; where it is smaller, a random part of
+    the image is seen. Pixel edges are at whole numbers, as everywhere.
     """
     grow = np.exp(rng.uniform(-1, 1) * np.log(how.scale))
     stretch = np.exp(rng.uniform(-0.5, 0.5) * np.log(how.stretch))
@@ -53,8 +54,9 @@ def random_affine(
     cos, sin = np.cos(angle), np.sin(angle)
     turn = np.array([[cos, -sin], [sin, cos]])
     linear = turn @ np.diag([grow * stretch * mirror_x, grow / stretch * mirror_y])
-    height, width = canvas
-    centre = np.array([width, height]) * (0.5 + rng.uniform(-how.shift, how.shift, 2))
+    space = np.array([canvas[1], canvas[0]])
+    slack = np.abs(space - np.abs(np.diag(linear)) * size)
+    centre = space / 2 + rng.uniform(-0.5, 0.5, 2) * slack + rng.uniform(-how.shift, how.shift, 2) * space
     offset = centre - linear @ (np.array(size) / 2)
     return np.hstack([linear, offset[:, None]])
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
 from pydantic import Field, PositiveInt
 
+from alpipe.learners.training.data import round_up
 from alpipe.protocols import PluginOptions
+from alpipe.types import Example
 
 Auto: TypeAlias = Literal["auto"]
 
@@ -25,3 +28,9 @@ def steps_for(images: int, batch_size: int, *, passes: int, passes_an_image: int
     at most: small sets are seen often enough to learn anything, large ones do not take for ever.
     """
     return max(1, min(passes + passes_an_image * images, most) // batch_size)
+
+
+def long_side(examples: Sequence[Example], most: int) -> int:
+    """The longer side of the largest image, rounded up to a multiple of 16, within 32 and ``most``."""
+    largest = max(max(example.item.width, example.item.height) for example in examples)
+    return min(max(32, round_up(largest, 16)), most)

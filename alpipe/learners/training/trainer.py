@@ -9,10 +9,12 @@ from __future__ import annotations
 import copy
 import hashlib
 import io
+import json
 import math
 import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -21,12 +23,15 @@ import torch
 from torch import nn
 
 from alpipe.errors import TrainingError
+from alpipe.labels import to_json
 from alpipe.learners.training.device import Compute, reproducible
+from alpipe.learners.training.options import TrainingOptions
 from alpipe.learners.training.saving import load_checkpoint, write_whole
 from alpipe.protocols import ProgressCallback
-from alpipe.types import Progress
+from alpipe.types import Example, Negative, Progress
 
 Batch = TypeVar("Batch")
+Net = TypeVar("Net", bound=nn.Module)
 
 CHECKPOINT = "checkpoint.pt"
 VALIDATIONS = 8
@@ -59,13 +64,23 @@ class Recipe:
     checkpoint_seconds: float = 15.0
 
 
-def fingerprint(*parts: object) -> str:
-    """Says whether a checkpoint belongs to this very training: same options, data and seed."""
-    return hashlib.sha256("\0".join(repr(part) for part in parts).encode()).hexdigest()[:16]
+def recipe(options: TrainingOptions, steps: int) -> Recipe:
+    """The recipe that a learner's options ask for."""
+    return Recipe(steps, options.batch_size, options.learning_rate, options.weight_decay)
+
+
+def fingerprint(
+    settings: Sequence[object], examples: Sequence[Sequence[Example]], negatives: Sequence[Negative]
+) -> str:
+    """Says whether a checkpoint belongs to this very training: same settings, images, labels and negatives."""
+    parts = [repr(setting) for setting in settings]
+    parts += [json.dumps([(one.item.key, to_json(one.labels)) for one in some]) for some in examples]
+    parts += [json.dumps([asdict(negative) for negative in negatives])]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
 def train(
-    net: nn.Module,
+    make: Callable[[], Net],
     objective: Objective[Any],
     recipe: Recipe,
     compute: Compute,
@@ -74,12 +89,14 @@ def train(
     identity: str,
     progress: ProgressCallback,
     resume_from: Path | None,
-) -> nn.Module:
-    """The trained network, in eval mode: the moving average of the weights, the best by validation loss if there is
-    one. ``identity`` is a fingerprint; a checkpoint with another one is left aside.
+) -> Net:
+    """A network that ``make`` makes, trained, in eval mode: the moving average of the weights, the best by validation
+    loss if there is one. ``identity`` is a fingerprint; a checkpoint with another one is left aside.
 
     Raises TrainingError where the loss is not finite.
     """
+    with reproducible(seed, compute):
+        net = make()
     run = _Run(net, objective, recipe, compute, seed)
     path = resume_from / CHECKPOINT if resume_from else None
     if path:
@@ -123,14 +140,12 @@ def parameter_groups(net: nn.Module, weight_decay: float) -> list[dict[str, Any]
     ]
 
 
-class _Run(Generic[Batch]):
+class _Run(Generic[Net, Batch]):
     """The state of one training: weights, their moving average, optimiser, the best so far, and the step."""
 
-    def __init__(
-        self, net: nn.Module, objective: Objective[Batch], recipe: Recipe, compute: Compute, seed: int
-    ) -> None:
-        self.net = net.to(compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.average: nn.Module = copy.deepcopy(self.net).eval().requires_grad_(False)
+    def __init__(self, net: Net, objective: Objective[Batch], recipe: Recipe, compute: Compute, seed: int) -> None:
+        self.net: Net = net.to(compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.average: Net = copy.deepcopy(self.net).eval().requires_grad_(False)
         self.objective, self.recipe, self.compute, self.seed = objective, recipe, compute, seed
         self.optimiser = torch.optim.AdamW(parameter_groups(net, recipe.weight_decay), lr=0.0, fused=True)
         # float16 gradients of small losses vanish unless they are scaled up; bfloat16 has float32's range
@@ -190,7 +205,7 @@ class _Run(Generic[Batch]):
             self.best_loss = loss
             self.best = {name: tensor.clone() for name, tensor in self.average.state_dict().items()}
 
-    def result(self) -> nn.Module:
+    def result(self) -> Net:
         if self.best is not None:
             self.average.load_state_dict(self.best)
         return self.average
