@@ -63,11 +63,10 @@ def _fast_dtype(device: torch.device) -> torch.dtype:
 
 
 @contextmanager
-def reproducible(seed: int, compute: Compute) -> Iterator[None]:
+def reproducible(seed: int) -> Iterator[None]:
     """Seeds torch and asks for deterministic kernels within the block; leaves the process as it was."""
-    devices = [compute.device] if compute.device.type == "cuda" else []
     before = (torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark)
-    with torch.random.fork_rng(devices=devices):
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed)
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
         try:

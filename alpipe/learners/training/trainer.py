@@ -34,6 +34,8 @@ Batch = TypeVar("Batch")
 Net = TypeVar("Net", bound=nn.Module)
 
 CHECKPOINT = "checkpoint.pt"
+CHECKPOINT_SECONDS = 15.0
+SHOW_SECONDS = 0.5
 VALIDATIONS = 8
 """How often the best weights are looked for, spread over the second half of the training."""
 
@@ -61,7 +63,6 @@ class Recipe:
     weight_decay: float
     clip_norm: float = 10.0
     warmup_share: float = 0.05
-    checkpoint_seconds: float = 15.0
 
 
 def recipe(options: TrainingOptions, steps: int) -> Recipe:
@@ -95,30 +96,24 @@ def train(
 
     Raises TrainingError where the loss is not finite.
     """
-    with reproducible(seed, compute):
+    with reproducible(seed):
         net = make()
     run = _Run(net, objective, recipe, compute, seed)
     path = resume_from / CHECKPOINT if resume_from else None
     if path:
         run.resume(load_checkpoint(path, compute.device), identity, progress)
-    started, first = time.monotonic(), run.step
-    saved = shown = started
-    with reproducible(seed, compute), ThreadPoolExecutor(1) as ahead:
+    pace = _Pace(run.step, recipe)
+    saved = time.monotonic()
+    with reproducible(seed), ThreadPoolExecutor(1) as ahead:
         drawn = ahead.submit(run.draw, run.step)
         while run.step < recipe.steps:
             batch, drawn = drawn.result(), ahead.submit(run.draw, run.step + 1)
             loss = run.advance(batch)
-            now = time.monotonic()
-            if now - shown > 0.5 or run.step in (first + 1, recipe.steps):
-                shown = now
-                per_step = (now - started) / (run.step - first)
-                speed = recipe.batch_size / per_step
-                left = per_step * (recipe.steps - run.step)
-                detail = f"loss {float(loss):.3f}, {speed:.0f} images/s, {left:.0f} s left"
-                progress(Progress("train", run.step, recipe.steps, detail))
-            if path and (now - saved > recipe.checkpoint_seconds or run.step == recipe.steps):
-                saved = now
+            if path and (run.step == recipe.steps or time.monotonic() - saved >= CHECKPOINT_SECONDS):
                 run.keep(path, identity)
+                saved = time.monotonic()
+            if pace.due(run.step):
+                progress(Progress("train", run.step, recipe.steps, pace.describe(run.step, float(loss))))
     return run.result()
 
 
@@ -138,6 +133,27 @@ def parameter_groups(net: nn.Module, weight_decay: float) -> list[dict[str, Any]
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
+
+
+class _Pace:
+    """When to show progress, and what."""
+
+    def __init__(self, step: int, recipe: Recipe) -> None:
+        self._first, self._recipe = step, recipe
+        self._started = self._shown = time.monotonic()
+
+    def due(self, step: int) -> bool:
+        """The first step, the last, and now and then between."""
+        now = time.monotonic()
+        if now - self._shown < SHOW_SECONDS and step not in (self._first + 1, self._recipe.steps):
+            return False
+        self._shown = now
+        return True
+
+    def describe(self, step: int, loss: float) -> str:
+        per_step = (time.monotonic() - self._started) / (step - self._first)
+        speed, left = self._recipe.batch_size / per_step, per_step * (self._recipe.steps - step)
+        return f"loss {loss:.3f}, {speed:.0f} images/s, {left:.0f} s left"
 
 
 class _Run(Generic[Net, Batch]):
