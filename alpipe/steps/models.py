@@ -64,7 +64,11 @@ def train(project: Project, round_: Round, progress: ProgressCallback) -> Outcom
         folder=str(folder),
         sha256=digest,
         data_hash=data_hash,
-        description={"options": project.config.learner.options, "classes": list(project.classes)},
+        description={
+            "options": project.config.learner.options,
+            "classes": list(project.classes),
+            "negatives": len(negatives),
+        },
     )
     ids = project.store.annotations.ids([example.item.key for example in examples])
     project.store.rounds.record_items(round_.number, "train", ids)
@@ -93,7 +97,7 @@ def evaluate(project: Project, round_: Round, progress: ProgressCallback) -> Out
         "value": metrics.value,
         "metrics": metrics.details,
         "holdout_count": len(truths),
-        "holdout_hash": hash_of(project, list(truths.values()))[:16],
+        "holdout_hash": hash_of_labels(truths.values())[:16],
     }
     return Done(f"{metrics.name} {metrics.value:.3f} on {len(truths)} held-out images", facts)
 
@@ -144,7 +148,6 @@ def split_validation(examples: Sequence[Example], share: float, seed: int) -> tu
 def hash_of(project: Project, examples: Iterable[Example]) -> str:
     """A hash of images, labels and everything in the configuration that a training depends on."""
     config = project.config
-    digest = hashlib.sha256()
     settings = [
         config.task,
         config.labels,
@@ -152,7 +155,12 @@ def hash_of(project: Project, examples: Iterable[Example]) -> str:
         config.validation_share,
         config.learner.model_dump(mode="json"),
     ]
-    digest.update(json.dumps(settings, sort_keys=True).encode())
+    return hashlib.sha256(f"{json.dumps(settings, sort_keys=True)} {hash_of_labels(examples)}".encode()).hexdigest()
+
+
+def hash_of_labels(examples: Iterable[Example]) -> str:
+    """A hash of images and labels alone, whatever their order."""
+    digest = hashlib.sha256()
     for example in sorted(examples, key=lambda example: example.item.key):
         digest.update(example.item.key.encode())
         digest.update(json.dumps(labels.to_json(example.labels), sort_keys=True).encode())
