@@ -335,7 +335,7 @@ with PoolStore.open(sys.argv[1]) as store:
 def test_an_addition_that_was_killed_goes_on_where_it_was(tmp_path: Path, folder: Path) -> None:
     images(folder, 15)
     url = f"sqlite:///{tmp_path / 'pool.db'}"
-    done = subprocess.run([sys.executable, "-c", KILLED, url, str(folder)], check=False)  # noqa: S603
+    done = subprocess.run([sys.executable, "-c", KILLED, url, str(folder)], check=False)
     assert done.returncode == -signal.SIGKILL
     with PoolStore.open(url) as store:
         assert store.items.counts() == {"unlabelled": 8}

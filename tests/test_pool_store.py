@@ -63,7 +63,7 @@ def test_the_store_is_in_wal_mode_with_foreign_keys_and_patience(store: PoolStor
 
 def test_opening_a_current_store_imports_no_alembic(store: PoolStore, url: str) -> None:
     code = f"import sys; from alpipe.pool.store import PoolStore; PoolStore.open({url!r}).close(); print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     modules = {name.partition(".")[0] for name in done.stdout.split()}
     assert not modules & {"alembic", "torch", "pandas", "sklearn", "prefect"}
 
