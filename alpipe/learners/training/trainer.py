@@ -185,7 +185,7 @@ class _Run(Generic[Net, Batch]):
             loss = self.objective.loss(self.net, batch)
         if not torch.isfinite(loss):
             raise TrainingError(
-                f"the loss became {float(loss)} at step {self.step + 1} of {self.recipe.steps};"
+                f"the loss became {float(loss.detach())} at step {self.step + 1} of {self.recipe.steps};"
                 f" lower learning_rate (now {self.recipe.learning_rate:g}) or use precision fp32"
             )
         self.optimiser.zero_grad(set_to_none=True)
