@@ -41,7 +41,8 @@ _MARGIN = 32  # pixels around it, so that strokes end round and nothing is cut o
 @dataclass(frozen=True, slots=True)
 class _Recipe:
     """What images of a task look like. ``share`` is how often each digit is drawn; ``sizes`` are ink heights relative
-    to the image's side, drawn log-uniformly; ``most`` is the largest number of digits in an image.
+    to the image's side, drawn log-uniformly; ``angle`` is the most they are turned, in degrees; ``most`` is the largest
+    number of digits in an image; ``photo_only`` and ``cut_up`` are shares of images; ``opacity`` is that of the ink.
     """
 
     share: Mapping[str, float]
@@ -50,12 +51,13 @@ class _Recipe:
     most: int
     photo_only: float
     cut_up: float
+    opacity: tuple[float, float]
 
 
 _RECIPES: Mapping[Task, _Recipe] = {
-    Task.DETECT: _Recipe({"0": 0.55, "4": 0.3, "7": 0.15}, (0.11, 0.38), 25, 4, 0.2, 0.25),
-    Task.SEGMENT: _Recipe(dict.fromkeys("0123456789", 0.1), (0.15, 0.4), 25, 4, 0.2, 0.25),
-    Task.CLASSIFY: _Recipe(dict.fromkeys("01234", 0.2), (0.4, 0.7), 15, 1, 0.0, 0.0),
+    Task.DETECT: _Recipe({"0": 0.55, "4": 0.3, "7": 0.15}, (0.11, 0.38), 25, 4, 0.2, 0.25, (0.5, 1.0)),
+    Task.SEGMENT: _Recipe(dict.fromkeys("0123456789", 0.1), (0.15, 0.4), 25, 4, 0.2, 0.25, (0.5, 1.0)),
+    Task.CLASSIFY: _Recipe(dict.fromkeys("01234", 0.2), (0.55, 0.8), 12, 1, 0.0, 0.0, (0.7, 1.0)),
 }
 
 CLASSES: Mapping[Task, tuple[str, ...]] = {
@@ -144,7 +146,7 @@ def _compose(rng: np.random.Generator, recipe: _Recipe, size: int, holdout: bool
             continue
         alpha, box = found
         ink = alpha > 0.5
-        picture = _draw(rng, picture, alpha)
+        picture = _draw(rng, picture, alpha, recipe.opacity)
         inked |= ink
         placed.append(box)
         if name is not None:
@@ -181,10 +183,12 @@ def _place(
         shape = _cut_up(rng, shape)
     height, width = inked.shape
     extent = float(np.exp(rng.uniform(*np.log(recipe.sizes)))) * side
-    small = _turned(shape, extent, float(rng.uniform(-recipe.angle, recipe.angle)), float(rng.uniform(0.85, 1.15)))
+    angle, aspect = float(rng.uniform(-recipe.angle, recipe.angle)), float(rng.uniform(0.85, 1.15))
+    small = _turned(shape, extent, angle, aspect)
+    excess = max(small.shape[0] / height, small.shape[1] / width)
+    if excess >= 1:
+        small = _turned(shape, extent * 0.95 / excess, angle, aspect)
     h, w = small.shape
-    if h >= height or w >= width:
-        return None
     near = cv2.dilate(inked.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
     for _ in range(30):
         top, left = int(rng.integers(0, height - h)), int(rng.integers(0, width - w))
@@ -303,14 +307,13 @@ def _photograph(rng: np.random.Generator, height: int, width: int, holdout: bool
     return np.clip(picture, 0, 255)
 
 
-def _draw(rng: np.random.Generator, picture: FloatArray, alpha: FloatArray) -> FloatArray:
+def _draw(rng: np.random.Generator, picture: FloatArray, alpha: FloatArray, opacity: tuple[float, float]) -> FloatArray:
     """Blends ink into the picture: light on dark or dark on light, tinted, more or less opaque."""
     under = float(picture[alpha > 0.1].mean())
     light = rng.random() < np.clip((168 - under) / 80, 0, 1)
     grey = rng.uniform(205, 255) if light else rng.uniform(0, 45)
     colour = np.clip(grey + rng.normal(0, 14, 3), 0, 255).astype(np.float32)
-    opacity = float(rng.uniform(0.5, 1.0))
-    cover = (alpha * opacity)[..., None]
+    cover = (alpha * float(rng.uniform(*opacity)))[..., None]
     return np.asarray(picture * (1 - cover) + colour * cover, np.float32)
 
 
