@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Mapping
@@ -16,8 +13,10 @@ from typing import NamedTuple
 
 import httpx
 
+from alpipe import daemons
 from alpipe.errors import AlpipeError
 
+NAME = "the Prefect server"
 STATE = "server.json"
 START_SECONDS = 120.0
 
@@ -56,23 +55,17 @@ def up(home: Path) -> Server:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     log = home / "server.log"
-    with log.open("ab") as stream:
-        process = subprocess.Popen(  # noqa: S603  # our own interpreter, fixed arguments
-            [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)],
-            env={**_without_prefect(os.environ), **settings(home, port)},
-            stdin=subprocess.DEVNULL,
-            stdout=stream,
-            stderr=stream,
-            start_new_session=True,
-        )
-    server = Server(f"http://127.0.0.1:{port}", f"http://127.0.0.1:{port}/api", process.pid)
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    pid = daemons.start(command, {**_without_prefect(os.environ), **settings(home, port)}, log)
+    known = daemons.identity(pid)
+    server = Server(f"http://127.0.0.1:{port}", f"http://127.0.0.1:{port}/api", pid)
     deadline = time.monotonic() + START_SECONDS
     while not _healthy(server):
-        if process.poll() is not None or time.monotonic() > deadline:
-            _stop(process.pid)
+        if not daemons.runs(pid, known) or time.monotonic() > deadline:
+            daemons.stop(pid, NAME)
             raise AlpipeError(f"the Prefect server did not start; its log is {log}")
         time.sleep(0.2)
-    (home / STATE).write_text(json.dumps({**server._asdict(), "started": _started(process.pid)}), encoding="utf-8")
+    (home / STATE).write_text(json.dumps({**server._asdict(), "identity": known}), encoding="utf-8")
     return server
 
 
@@ -83,7 +76,7 @@ def status(home: Path) -> Server | None:
         server = Server(state["url"], state["api"], int(state["pid"]))
     except (OSError, ValueError, KeyError):
         return None
-    return server if _started(server.pid) == state.get("started") and _healthy(server) else None
+    return server if daemons.runs(server.pid, state.get("identity")) and _healthy(server) else None
 
 
 def down(home: Path) -> bool:
@@ -91,7 +84,7 @@ def down(home: Path) -> bool:
     server = status(home)
     if server is None:
         return False
-    _stop(server.pid)
+    daemons.stop(server.pid, NAME)
     (home / STATE).unlink(missing_ok=True)
     return True
 
@@ -105,25 +98,3 @@ def _healthy(server: Server) -> bool:
         return httpx.get(f"{server.api}/health", timeout=2, trust_env=False).status_code == httpx.codes.OK
     except httpx.HTTPError:
         return False
-
-
-def _started(pid: int) -> str | None:
-    """When the process began, in the system's own ticks; None where it is gone."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
-        return None
-
-
-def _stop(pid: int) -> None:
-    try:
-        os.killpg(pid, signal.SIGTERM)
-        for _ in range(50):
-            if _started(pid) is None:
-                return
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(pid, os.WNOHANG)
-            time.sleep(0.1)
-        os.killpg(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from alpipe.annotators.studio import install, server
-from alpipe.annotators.studio.process import identity
+from alpipe.daemons import identity
 from alpipe.errors import AnnotatorError
 from alpipe.types import Progress
 

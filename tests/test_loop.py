@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -110,15 +111,15 @@ def test_a_late_answer_is_learnt_from_in_the_next_round(make_project: MakeProjec
 def test_a_step_that_another_run_holds_is_refused(make_project: MakeProject) -> None:
     project = make_project()
     current = loop.current_round(project)
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
-        mine = owner_id()
-        theirs = mine.replace(f":{mine.split(':')[1]}:", f":{other.pid}:")
-        started = Path(f"/proc/{other.pid}/stat").read_text().rpartition(")")[2].split()[19]
-        theirs = ":".join([*theirs.split(":")[:2], *theirs.split(":")[2:]]).rpartition(":")[0] + f":{started}"
+    idle = "from alpipe.pool.lease import owner_id; print(owner_id(), flush=True); input()"
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", idle], **pipes) as other:
+        assert other.stdout is not None
+        theirs = other.stdout.readline().strip()
         assert project.store.rounds.claim(current.number, str(current.step), theirs, 60)
         with pytest.raises(BusyError, match="another run"):
             perform(project, current)
-        other.communicate(b"\n")
+        other.communicate("\n")
     assert not isinstance(perform(project, current), Waiting)
 
 

@@ -188,9 +188,7 @@ def test_a_process_that_got_the_number_of_a_dead_one_is_another() -> None:
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="whether a process was reaped is read from /proc")
 def test_a_process_killed_but_not_yet_reaped_is_dead() -> None:
     code = "from alpipe.pool.lease import owner_id; print(owner_id(), flush=True); input()"
-    process = subprocess.Popen(
-        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdout
     owner = process.stdout.readline().strip()
     assert not owner_is_dead(owner)

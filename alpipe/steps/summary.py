@@ -102,6 +102,7 @@ def _names(labels: Labels) -> list[str]:
 
 
 def latest_scan(project: Project) -> str | None:
-    """What the newest scores are filed under; None before the first model."""
-    scored = [round_ for round_ in project.store.rounds.list() if round_.model is not None]
+    """What the newest scores are filed under; None before the first."""
+    rounds = project.store.rounds.list()
+    scored = [round_ for round_ in rounds if round_.model is not None and "score" in round_.timings]
     return scan_name(project, scored[-1]) if scored else None

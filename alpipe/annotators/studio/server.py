@@ -11,7 +11,6 @@ import fcntl
 import json
 import os
 import secrets
-import signal
 import socket
 import sqlite3
 import time
@@ -22,8 +21,8 @@ from typing import Any
 
 import httpx
 
+from alpipe import daemons
 from alpipe.annotators.studio import install
-from alpipe.annotators.studio.process import identity
 from alpipe.errors import AnnotatorError
 from alpipe.protocols import ProgressCallback, no_progress
 from alpipe.types import Progress
@@ -88,7 +87,7 @@ def up(
         try:
             return _wait(home, state, timeout, progress)
         except AnnotatorError:
-            _stop(state["pid"])
+            daemons.stop(state["pid"], "Label Studio")
             raise
 
 
@@ -108,7 +107,7 @@ def down(home: Path) -> bool:
         state = _alive(home)
         if state is None:
             return False
-        _stop(state["pid"])
+        daemons.stop(state["pid"], "Label Studio")
         _write(home / "server.json", {"port": state["port"]})
         return True
 
@@ -145,22 +144,11 @@ def _launch(home: Path, executable: Path, port: int) -> dict[str, Any]:
         _private(home / folder)
     _write(home / "server.json", {"port": port})
     arguments = [str(executable), "start", "--no-browser", "--internal-host", "127.0.0.1", "--port", str(port)]
-    log = str(home / "server.log")
     try:
-        pid = os.posix_spawn(  # not subprocess.Popen, which wants its children to end before it does
-            executable,
-            arguments,
-            _environment(home, credentials),
-            file_actions=[
-                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-                (os.POSIX_SPAWN_OPEN, 1, log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600),
-                (os.POSIX_SPAWN_DUP2, 1, 2),
-            ],
-            setsid=True,
-        )
+        pid = daemons.start(arguments, _environment(home, credentials), home / "server.log")
     except OSError as error:
         raise AnnotatorError(f"{executable} cannot be started: {error.strerror}") from error
-    state = {"port": port, "pid": pid, "identity": identity(pid)}
+    state = {"port": port, "pid": pid, "identity": daemons.identity(pid)}
     _write(home / "server.json", state)
     return state
 
@@ -280,29 +268,7 @@ def _alive(home: Path) -> dict[str, Any] | None:
     pid = state.get("pid")
     if not isinstance(pid, int) or not isinstance(state.get("port"), int):
         return None
-    _reap(pid)
-    return state if state.get("identity") and identity(pid) == state["identity"] else None
-
-
-def _reap(pid: int) -> None:
-    """Collects the process if it has ended and is a child of this one."""
-    with contextlib.suppress(ChildProcessError):
-        os.waitpid(pid, os.WNOHANG)
-
-
-def _stop(pid: int) -> None:
-    """Ends the process group that ``pid`` leads: politely, after ten seconds by force."""
-    known = identity(pid)
-    for number, patience in ((signal.SIGTERM, 10.0), (signal.SIGKILL, 5.0)):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(pid, number)
-        ends = time.monotonic() + patience
-        while time.monotonic() < ends:
-            _reap(pid)
-            if known is None or identity(pid) != known:
-                return
-            time.sleep(0.05)
-    raise AnnotatorError(f"Label Studio (process {pid}) does not end; stop it by hand")
+    return state if daemons.runs(pid, state.get("identity")) else None
 
 
 def _server(home: Path, state: dict[str, Any]) -> Server:
