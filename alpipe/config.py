@@ -70,8 +70,9 @@ class Config(BaseModel):
         if not isinstance(values, dict):
             return values
         values = dict(values)
-        if values.get("learner") is None and values.get("task") in list(Task):
-            values["learner"] = DEFAULT_LEARNER[Task(values["task"])]
+        if values.get("learner") is None:
+            task = values.get("task")
+            values["learner"] = DEFAULT_LEARNER[Task(task)] if task in list(Task) else "detector"
         for kind in ("learner", "strategy", "annotator"):
             if isinstance(values.get(kind), str):
                 values[kind] = {"name": values[kind]}

@@ -21,6 +21,7 @@ from alpipe.project import Project
 from alpipe.protocols import ProgressCallback, no_progress
 from alpipe.steps import acquire, exchange, models
 from alpipe.steps.outcome import Outcome, Waiting
+from alpipe.steps.presence import set_aside_missing
 
 STEPS: dict[str, Callable[[Project, Round, ProgressCallback], Outcome]] = {
     "train": models.train,
@@ -63,17 +64,30 @@ def advance(
     pushed = 0
     if not project.store.items.counts():
         raise DataError(f"the pool of {project.root} is empty: add images with `alpipe add FOLDER`")
+    if gone := set_aside_missing(project):
+        tell(f"{gone} images are gone and were set aside: `alpipe pool ls --state quarantined`")
     while True:
         current = current_round(project)
         if current.step == "score" and pushed >= rounds:
             return Advance(tuple(done), None)
         outcome = perform_step(project, current, progress)
         if isinstance(outcome, Waiting):
+            if current.step == "select" and _late_answers(project, progress):
+                continue
             return Advance(tuple(done), outcome.reason)
-        pushed += current.step == "push"
+        if current.step == "push" and outcome.facts["counts"]["pushed"]:
+            pushed += 1
         line = f"round {current.number} {current.step}: {outcome.message}"
         done.append(line)
         tell(line)
+
+
+def _late_answers(project: Project, progress: ProgressCallback) -> int:
+    """Where no image is left to send, earlier tasks may still have been answered or edited; how many were."""
+    if project.store.meta.get("where") is None:
+        return 0
+    got = exchange.pull(project, project.annotator(), progress)
+    return got.answers + got.withdrawn
 
 
 def perform(project: Project, round_: Round, progress: ProgressCallback = no_progress) -> Outcome:
@@ -104,6 +118,8 @@ def single(project: Project, name: str, progress: ProgressCallback = no_progress
     other steps may be repeated at any time, since each leaves the same result when nothing has changed.
     Raises BusyError where the step has to wait for its turn.
     """
+    if not project.store.items.counts():
+        raise DataError(f"the pool of {project.root} is empty: add images with `alpipe add FOLDER`")
     if name == "pull":
         got = exchange.pull(project, project.annotator(), progress)
         return f"{got.answers} answers that are new or changed, {got.withdrawn} withdrawn, {got.refused} refused"
@@ -126,7 +142,8 @@ def single(project: Project, name: str, progress: ProgressCallback = no_progress
 def _close_early(project: Project, round_: Round) -> None:
     rounds, owner = project.store.rounds, owner_id()
     claimed = rounds.claim(round_.number, "collect", owner, LEASE_SECONDS)
-    if not claimed or not rounds.finish(round_.number, "collect", None, owner, seconds=0.0):
+    counts = exchange.answer_counts(project, round_)
+    if not claimed or not rounds.finish(round_.number, "collect", None, owner, seconds=0.0, counts=counts):
         raise BusyError(f"another run ({rounds.owner(round_.number)}) collects the answers of round {round_.number}")
 
 

@@ -52,7 +52,10 @@ class Project:
         """The project in a folder. Raises ConfigError where there is none or its configuration has faults."""
         root = root.absolute()
         config = configuration.read(root / configuration.FILE)
-        (root / PRIVATE).mkdir(mode=0o700, exist_ok=True)
+        try:
+            (root / PRIVATE).mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"{root / PRIVATE} cannot be made: {error.strerror}") from error
         return cls(root, config)
 
     def __enter__(self) -> Self:
@@ -106,7 +109,13 @@ class Project:
             if row is None:
                 raise DataError(f"no model {name!r} in this project; see `alpipe status` for those there are")
             plugin = plugins.load(Kind.LEARNER, row.learner, self.config.task)
-            self._model = (name, plugin.load(self.models / name, self.learner_context))
+            model: Model = plugin.load(self.models / name, self.learner_context)
+            if model.classes != self.classes[: len(model.classes)]:
+                raise ConfigError(
+                    f"model {name} knows the labels {', '.join(model.classes)}, alpipe.yaml says"
+                    f" {', '.join(self.classes)}: put them back in that order; new ones go to the end"
+                )
+            self._model = (name, model)
         return self._model[1]
 
     @property

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 GROUP_HELP = (
     "Regular expression over the path; what its first group (or the whole match) finds stays on one side of the split."
 )
-GROUPS_HELP = "CSV with the columns path,group: images of one group stay on one side of the split."
+GROUPS_HELP = (
+    "CSV with the columns path,group (paths from its own folder): images of one group stay on one side of the split."
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -57,10 +59,9 @@ def init(
         "holdout": {"share": holdout_share},
         "learner": learner,
         "annotator": annotator,
+        "strategy": strategy,
     }
-    if strategy is not None:
-        values["strategy"] = strategy
-    config = configuration.parse(values, "init")
+    config = configuration.parse({name: value for name, value in values.items() if value is not None}, "init")
     with Project.create(directory, config):
         pass
     where = f"-C {directory} " if directory.resolve() != Path.cwd() else ""
@@ -80,10 +81,13 @@ def add(
     Example: alpipe add ~/photos --group-regex 'patient(\\d+)'
     """
     from alpipe.cli.display import progress, quiet_decoders, say
+    from alpipe.errors import DataError
     from alpipe.pool import ingest
     from alpipe.project import Project
     from alpipe.steps.importing import ingest_share
+    from alpipe.types import Split
 
+    grouping = _grouping(group_regex, groups)
     with Project.open(context.obj) as project, quiet_decoders(), progress() as show:
         report = ingest.add(
             project.store,
@@ -91,10 +95,10 @@ def add(
             holdout=holdout,
             holdout_share=ingest_share(project),
             salt=str(project.config.seed),
-            group_of=_grouping(group_regex, groups),
+            group_of=grouping,
             progress=show,
         )
-        if holdout:
+        if holdout and project.store.items.counts(Split.HOLDOUT):
             project.store.meta.set("holdout", "by hand")
         say(
             f"{report.added} images added"
@@ -102,7 +106,13 @@ def add(
             + f"; {report.already_known} known before, {report.duplicates} exact duplicates,"
             + f" {report.ignored} other files"
         )
+        if report.stayed_in_pool:
+            say(f"{report.stayed_in_pool} of them were in the pool already and stay there: they may be trained on")
         _show_refused(project.folder / "add-refused.csv", report.quarantined, "unreadable files")
+        if grouping is not None:
+            grouping.check()
+        if report.quarantined and not report.added + report.already_known + report.duplicates:
+            raise DataError(f"none of the files can be read as an image; the first: {report.quarantined[0].reason}")
 
 
 def import_(
@@ -133,6 +143,7 @@ def import_(
         from alpipe.formats.masks import read_colours
 
         palette = read_colours(colours)
+    grouping = _grouping(group_regex, groups)
     with Project.open(context.obj) as project, quiet_decoders(), progress() as show:
         report = import_labels(
             project,
@@ -143,9 +154,11 @@ def import_(
             subset=subset,
             colours=palette,
             ignore_unknown=ignore_unknown,
-            group_of=_grouping(group_regex, groups),
+            group_of=grouping,
             progress=show,
         )
+        if grouping is not None:
+            grouping.check()
         kept_as = "kept aside as the truth" if as_truth else "labelled"
         say(
             f"{report.images} images, {report.added} of them new to the pool: {report.labelled} {kept_as},"
@@ -190,7 +203,29 @@ def _show_refused(path: Path, refused: tuple[Refusal, ...], what: str) -> None:
         say(f"  {refusal.source}: {refusal.reason}")
 
 
-def _grouping(pattern: str | None, table: Path | None) -> Callable[[Path], str | None] | None:
+class _Grouping:
+    """Gives an image its group, and notes how many got none."""
+
+    def __init__(self, find: Callable[[Path], str | None], source: str) -> None:
+        self._find, self._source = find, source
+        self._with = self._without = 0
+
+    def __call__(self, path: Path) -> str | None:
+        group = self._find(path)
+        self._with += group is not None
+        self._without += group is None
+        return group
+
+    def check(self) -> None:
+        """Says how many new images have no group, which may then stand on both sides of the split."""
+        from alpipe.cli.display import say
+
+        if self._without:
+            found = f"{self._without} of {self._with + self._without} new images"
+            say(f"note: {self._source} gives no group to {found}; they are split one by one")
+
+
+def _grouping(pattern: str | None, table: Path | None) -> _Grouping | None:
     """What gives an image its group, from a regular expression or a CSV. Raises ConfigError for a bad one."""
     if pattern is not None and table is not None:
         raise ConfigError("--group-regex and --groups exclude each other: give one")
@@ -204,24 +239,28 @@ def _grouping(pattern: str | None, table: Path | None) -> Callable[[Path], str |
             found = expression.search(path.as_posix())
             return None if found is None else found.group(1 if expression.groups else 0)
 
-        return by_pattern
+        return _Grouping(by_pattern, "--group-regex")
     if table is not None:
-        return _groups_of_table(table)
+        groups = _groups_of_table(table)
+        return _Grouping(lambda path: groups.get(path.resolve()), f"--groups {table}")
     return None
 
 
-def _groups_of_table(table: Path) -> Callable[[Path], str | None]:
+def _groups_of_table(table: Path) -> dict[Path, str]:
+    """Resolved path → group; paths in the table are relative to its own folder."""
     import csv
 
     try:
-        with table.open(newline="", encoding="utf-8") as stream:
+        with table.open(newline="", encoding="utf-8-sig") as stream:
             rows = list(csv.DictReader(stream))
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ConfigError(f"--groups {table}: cannot be read: {error}") from error
     if rows and not {"path", "group"} <= set(rows[0]):
-        raise ConfigError(f"--groups {table}: needs the columns path and group, has {', '.join(rows[0])}")
-    groups = {(table.parent / row["path"]).resolve(): row["group"] for row in rows}
-    return lambda path: groups.get(path.resolve())
+        raise ConfigError(f"--groups {table}: needs the columns path and group, has {', '.join(map(str, rows[0]))}")
+    for number, row in enumerate(rows, 2):
+        if not row["path"] or not row["group"]:
+            raise ConfigError(f"--groups {table}: line {number} lacks a path or a group")
+    return {(table.parent / row["path"]).resolve(): row["group"] for row in rows}
 
 
 def _title(directory: Path) -> str:

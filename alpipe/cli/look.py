@@ -130,6 +130,7 @@ def _machine() -> list[dict[str, Any]]:
 
 
 def _project(root: Path) -> list[dict[str, Any]]:
+    from alpipe.annotators.studio.client import Studio
     from alpipe.annotators.studio.server import connect
     from alpipe.config import FILE
     from alpipe.errors import AlpipeError
@@ -144,7 +145,10 @@ def _project(root: Path) -> list[dict[str, Any]]:
             rows = [_row("project", "ok", f"{project.config.name}: {sum(counts.values())} images")]
             if project.config.annotator.name in ("labelstudio", "robot"):
                 try:
-                    rows.append(_row("label studio", "ok", connect(project.folder / "labelstudio").url))
+                    connection = connect(project.folder / "labelstudio")
+                    with Studio(connection) as studio:
+                        studio.projects_titled(project.config.name)  # needs a server that answers and a good token
+                    rows.append(_row("label studio", "ok", connection.url))
                 except AlpipeError as error:
                     rows.append(_row("label studio", "broken", str(error)))
             return rows

@@ -15,6 +15,8 @@ EPILOG = """Examples: [bold]alpipe demo[/] shows the whole loop on built-in data
 [bold]alpipe init cells --task detect --labels RBC,WBC[/] begins a project ·
 [bold]alpipe -C cells run[/] advances it."""
 
+STOPPED = "stopped; nothing is lost: the same command goes on from here"
+
 app = typer.Typer(
     help="Active learning for images: train, find the hardest images, have them labelled, repeat.",
     epilog=EPILOG,
@@ -59,16 +61,23 @@ def main() -> None:
     except AlpipeError as error:
         _fail(str(error))
     except KeyboardInterrupt:
-        _fail("stopped; nothing is lost: the same command goes on from here", status=130)
+        _fail(STOPPED, status=130)
     except BrokenPipeError:  # the reader of a pipe went away, as `| head` does
         sys.stderr.close()
         sys.exit(0)
+    except OSError as error:
+        _fail(f"{error.filename or 'the system'}: {error.strerror or error}; nothing is lost, try again")
+    except SystemExit as end:
+        if end.code == 130:  # typer turned Ctrl-C into an exit
+            _fail(STOPPED, status=130)
+        raise
 
 
 def _project_first(arguments: list[str]) -> list[str]:
     """``-C DIR`` before the command, wherever it was written."""
-    if "-C" in arguments[:-1] and "--" not in arguments:
-        at = arguments.index("-C")
+    options = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    if "-C" in options[:-1]:
+        at = options.index("-C")
         return ["-C", arguments[at + 1], *arguments[:at], *arguments[at + 2 :]]
     return arguments
 

@@ -151,4 +151,4 @@ class ClassifierModel:
 def _steps(options: Options, images: int) -> int:
     if options.steps != "auto":
         return options.steps
-    return steps_for(images, options.batch_size, passes=4000, passes_an_image=20, most=30_000)
+    return steps_for(images, options.batch_size, passes=12_000, passes_an_image=50, most=60_000)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -81,7 +82,9 @@ def _checked(url: str) -> URL:
         backend = parsed.get_backend_name()
         parsed.get_dialect()
     except (ArgumentError, NoSuchModuleError) as error:
-        raise StoreError(f"{url!r} is no URL of a store, such as sqlite:///pool.db: {error}") from error
+        shown = re.sub(r"(?<=://)[^/]*@", "…@", url)  # it may hold a password
+        fault = "unknown kind of database" if isinstance(error, NoSuchModuleError) else "not of the form KIND://PLACE"
+        raise StoreError(f"{shown!r} is no URL of a store, such as sqlite:///pool.db: {fault}") from None
     if backend not in ("sqlite", "postgresql"):
         raise StoreError(f"a store lives in SQLite or PostgreSQL, not in {backend}")
     if backend == "sqlite" and parsed.database in (None, "", ":memory:"):

@@ -14,6 +14,8 @@ from alpipe.steps.models import counted, hash_of
 from alpipe.steps.outcome import Done, Outcome, Waiting
 from alpipe.types import Item, ItemState, Score, Split
 
+NO_IMAGES = "images: every image of the pool is labelled or with the annotators; add more with `alpipe add`"
+
 BLOCK = 256
 """Scores written at once: a scan that is killed goes on from the last block."""
 
@@ -43,16 +45,15 @@ def score(project: Project, round_: Round, progress: ProgressCallback) -> Outcom
 
 def select(project: Project, round_: Round, progress: ProgressCallback) -> Outcome:
     """Chooses the batch, and in the first round the hold-out images that are to be labelled too."""
-    del progress
     before = project.store.rounds.selected(round_.number)
     if before:
         return Done(f"{len(before)} images were selected before")
     pool = project.store.items.list(states=[ItemState.UNLABELLED], split=Split.POOL)
     held_out = _holdout_to_label(project)
     if not pool and not held_out:
-        if round_.model is None or _new_labels(project, round_):
+        if _new_labels(project, round_):
             return Done("the pool has no unlabelled image left", {"counts": {"selected": 0}})
-        return Waiting("images: every image of the pool is labelled or with the annotators; add more with `alpipe add`")
+        return Waiting(NO_IMAGES)
     k = min(project.config.batch, len(pool))
     rng = np.random.default_rng([project.config.seed, round_.number])
     if round_.model is None or k == 0:
@@ -60,12 +61,13 @@ def select(project: Project, round_: Round, progress: ProgressCallback) -> Outco
         chosen = [keys[i] for i in sorted(rng.permutation(len(keys))[:k])]
         reasons = dict.fromkeys(chosen, "chosen at random: there is no model yet")
     else:
+        score(project, round_, progress)  # images that came after the scan
         chosen, reasons = _by_strategy(project, round_, pool, k, rng)
     reasons.update({item.key: "hold-out: to judge the models on" for item in held_out})
     project.store.rounds.select_items(round_.number, [*chosen, *(item.key for item in held_out)], reasons)
     trimmed = f" (all that were left of a batch of {project.config.batch})" if k < project.config.batch else ""
     also = f" and {len(held_out)} of the hold-out" if held_out else ""
-    counts = {"selected": k, "holdout_selected": len(held_out)}
+    counts = {"selected": len(chosen), "holdout_selected": len(held_out)}
     return Done(f"{k} images selected{trimmed}{also}", {"counts": counts})
 
 
@@ -115,4 +117,5 @@ def _holdout_to_label(project: Project) -> list[Item]:
 
 
 def _new_labels(project: Project, round_: Round) -> bool:
-    return round_.data_hash != hash_of(project, project.store.annotations.examples(Split.POOL))
+    examples = project.store.annotations.examples(Split.POOL)
+    return bool(examples) and round_.data_hash != hash_of(project, examples)

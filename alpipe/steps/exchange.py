@@ -46,7 +46,7 @@ def collect(project: Project, round_: Round, progress: ProgressCallback) -> Outc
     """Pulls; done once enough of this round's batch is answered."""
     annotator = project.annotator()
     got = pull(project, annotator, progress)
-    selected = project.store.items.list(keys=list(project.store.rounds.selected(round_.number)))
+    selected = batch_of(project, round_.number)
     answered = [item for item in selected if item.state in ANSWERED]
     needed = math.ceil(project.config.wait_for * len(selected))
     if len(answered) < needed:
@@ -55,14 +55,25 @@ def collect(project: Project, round_: Round, progress: ProgressCallback) -> Outc
             f"answers to {len(selected) - len(answered)} of {len(selected)} tasks of round {round_.number}:"
             f" {annotator.where()}{more}"
         )
+    return Done(f"{len(answered)} of {len(selected)} tasks answered", {"counts": answer_counts(project, round_)})
+
+
+def batch_of(project: Project, number: int) -> list[Item]:
+    """The items that were selected in a round; those whose file cannot be read any more do not count."""
+    items = project.store.items.list(keys=list(project.store.rounds.selected(number)))
+    return [item for item in items if item.state is not ItemState.QUARANTINED]
+
+
+def answer_counts(project: Project, round_: Round) -> dict[str, int]:
+    """What a round's batch was answered with so far, for the ledger."""
+    answered = [item for item in batch_of(project, round_.number) if item.state in ANSWERED]
     states = [item.state for item in answered]
-    counts = {
+    return {
         "answered": len(answered),
         "empty": states.count(ItemState.EMPTY),
         "skipped": states.count(ItemState.SKIPPED),
         "holdout_answered": sum(item.split is Split.HOLDOUT for item in answered),
     }
-    return Done(f"{len(answered)} of {len(selected)} tasks answered", {"counts": counts})
 
 
 class Got(NamedTuple):
@@ -78,7 +89,7 @@ def pull(project: Project, annotator: Annotator, progress: ProgressCallback) -> 
     mark = f"watermark:{project.config.annotator.name}"
     pulled = annotator.pull(project.store.meta.get(mark), progress)
     taken = project.store.annotations.upsert(pulled.annotations)
-    withdrawn = project.store.annotations.withdraw(pulled.withdrawn, annotator=project.config.annotator.name)
+    withdrawn = project.store.annotations.withdraw(pulled.withdrawn)
     refused = [*pulled.refused, *taken.refused]
     if refused:
         write_refusals(project.folder / REFUSED, refused)

@@ -83,15 +83,19 @@ def import_labels(
         group_of=group_of,
         progress=progress,
     )
-    if holdout and entries:
+    if project.store.items.counts(Split.HOLDOUT) and holdout:
         project.store.meta.set("holdout", "by hand")
     tally: Counter[str] = Counter()
     annotations: dict[str, Annotation] = {}
     truths: dict[str, Labels] = {}
+    taken: dict[str, tuple[str, Labels]] = {}
     for entry in entries:
         item = items[entry.image]
         if isinstance(item, Refusal):
             refused.append(item)
+            continue
+        if holdout and item.split is Split.POOL:
+            refused.append(Refusal(entry.source, "the image is in the pool already and may be trained on: no hold-out"))
             continue
         tally["images"] += 1
         kept, faults, clipped = fit(entry, item, project.config.task, project.classes, ignore_unknown=ignore_unknown)
@@ -99,6 +103,10 @@ def import_labels(
         tally["clipped"] += clipped
         if kept is None:
             tally["unlabelled"] += 1
+            continue
+        earlier = taken.setdefault(item.key, (entry.source, kept))
+        if earlier[1] != kept:
+            refused.append(Refusal(entry.source, f"the same image as in {earlier[0]}, labelled otherwise"))
             continue
         tally["empty" if is_empty(kept) else "labelled"] += 1
         if as_truth:

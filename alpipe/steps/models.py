@@ -31,6 +31,8 @@ def train(project: Project, round_: Round, progress: ProgressCallback) -> Outcom
     negatives = project.store.negatives.all() if project.config.mining is not False else []
     data_hash = hash_of(project, examples)
     previous = project.store.models.latest()
+    ids = project.store.annotations.ids([example.item.key for example in examples])
+    project.store.rounds.record_items(round_.number, "train", ids)
     if previous is not None and previous.data_hash == data_hash and (project.models / previous.name).is_dir():
         facts = {
             "model": previous.name,
@@ -70,8 +72,6 @@ def train(project: Project, round_: Round, progress: ProgressCallback) -> Outcom
             "negatives": len(negatives),
         },
     )
-    ids = project.store.annotations.ids([example.item.key for example in examples])
-    project.store.rounds.record_items(round_.number, "train", ids)
     facts = {"model": name, "model_hash": digest, "data_hash": data_hash, "labelled": len(examples)}
     return Done(f"model {name} from {len(examples)} labelled images", facts)
 
@@ -183,4 +183,7 @@ def _save(model: Model, folder: Path) -> None:
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     model.save(temporary)
-    temporary.replace(folder)
+    if folder.is_dir():  # another run was quicker
+        shutil.rmtree(temporary)
+    else:
+        temporary.replace(folder)

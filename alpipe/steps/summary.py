@@ -6,7 +6,8 @@ from collections import Counter
 from typing import Any
 
 from alpipe.project import Project
-from alpipe.steps.acquire import scan_name
+from alpipe.steps.acquire import NO_IMAGES, scan_name
+from alpipe.steps.exchange import batch_of
 from alpipe.types import Boxes, ImageClass, ItemState, Labels, Masks, Split
 
 
@@ -39,9 +40,12 @@ def waiting_for(project: Project) -> str | None:
     if not project.store.items.counts():
         return "images: the pool is empty; add some with `alpipe add FOLDER`"
     current = project.store.rounds.current()
+    if current is not None and current.step == "select":
+        pool = project.store.items.counts(Split.POOL)
+        return None if pool.get(ItemState.UNLABELLED.value) or pool.get(ItemState.SELECTED.value) else NO_IMAGES
     if current is None or current.step != "collect":
         return None
-    selected = project.store.items.list(keys=list(project.store.rounds.selected(current.number)))
+    selected = batch_of(project, current.number)
     open_ = sum(item.state in (ItemState.SELECTED, ItemState.PUSHED) for item in selected)
     if not open_:
         return None
