@@ -316,3 +316,70 @@ def test_plugins_are_listed_with_their_tasks(alpipe: Alpipe) -> None:
         r["name"] for r in rows
     }
     assert all(row["tasks"] != "–" for row in rows)
+
+
+def test_a_holdout_image_that_is_in_the_pool_already_is_refused(alpipe: Alpipe, project: Path, tmp_path: Path) -> None:
+    voc(tmp_path / "voc", "good", box("a", 1, 1, 9, 9))
+    alpipe("-C", project, "import", "voc", tmp_path / "voc", "--as-truth")
+    ran = alpipe("-C", project, "import", "voc", tmp_path / "voc", "--holdout")
+    one_line(ran, "in the pool already")
+    assert json.loads(alpipe("-C", project, "status", "--json").out)["items"]["labelled"] == 0
+
+
+def test_one_image_labelled_in_two_ways_is_refused_the_second_time(alpipe: Alpipe, tmp_path: Path) -> None:
+    alpipe("init", tmp_path / "p", "--task", "classify", "--labels", "a,b", "--annotator", "oracle")
+    for name in "ab":
+        picture(tmp_path / "set" / name / "x.png", 7)
+    ran = alpipe("-C", tmp_path / "p", "import", "folders", tmp_path / "set")
+    assert "1 labelled" in ran.out
+    assert "labelled otherwise" in ran.out
+
+
+def test_images_without_a_group_are_counted(alpipe: Alpipe, project: Path, tmp_path: Path) -> None:
+    picture(tmp_path / "images" / "x.png")
+    assert "no group to 1 of 1" in alpipe("-C", project, "add", tmp_path / "images", "--group-regex", "zzz").out
+
+
+@pytest.mark.parametrize("text", ["path,group\nx.png\n", "group,path\np1\n"])
+def test_a_short_line_in_a_group_table_is_named(alpipe: Alpipe, project: Path, tmp_path: Path, text: str) -> None:
+    picture(tmp_path / "x.png")
+    (tmp_path / "g.csv").write_text(text)
+    one_line(alpipe("-C", project, "add", tmp_path / "x.png", "--groups", tmp_path / "g.csv"), "line 2")
+
+
+def test_a_folder_of_which_nothing_can_be_read_is_a_failure(alpipe: Alpipe, project: Path, tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "x.png").write_bytes(b"")
+    one_line(alpipe("-C", project, "add", tmp_path / "images"), "can be read")
+
+
+def test_a_password_in_the_store_url_is_not_shown(alpipe: Alpipe, project: Path) -> None:
+    with (project / "alpipe.yaml").open("a") as stream:
+        stream.write("store: postgres://user:s3cr3t@host/pool\n")
+    ran = alpipe("-C", project, "status")
+    one_line(ran, "no URL of a store")
+    assert "s3cr3t" not in ran.err
+
+
+def test_ctrl_c_says_that_nothing_is_lost(alpipe: Alpipe, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from alpipe.steps import summary
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(summary, "status", interrupted)
+    ran = alpipe("-C", project, "status")
+    assert ran.status == 130
+    assert "nothing is lost" in ran.err
+
+
+def test_an_unreachable_server_is_broken_for_the_doctor(
+    alpipe: Alpipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alpipe("init", tmp_path / "p", "--task", "detect", "--labels", "a")
+    monkeypatch.setenv("LABEL_STUDIO_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("LABEL_STUDIO_API_KEY", "s3cr3t")
+    ran = alpipe("-C", tmp_path / "p", "doctor", "--json")
+    assert ran.status == 1
+    assert {row["what"]: row["state"] for row in json.loads(ran.out)}["label studio"] == "broken"
+    assert "s3cr3t" not in ran.out + ran.err

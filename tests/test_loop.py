@@ -11,9 +11,12 @@ from typing import Any
 
 import pytest
 
+from alpipe import config as configuration
 from alpipe import loop
-from alpipe.errors import BusyError, DataError
+from alpipe.datasets import digits
+from alpipe.errors import BusyError, ConfigError, DataError
 from alpipe.loop import STEPS, advance, perform, single
+from alpipe.pool import ingest
 from alpipe.pool.lease import owner_id
 from alpipe.project import Project
 from alpipe.protocols import no_progress
@@ -49,7 +52,7 @@ def test_nothing_of_the_holdout_is_trained_on_or_mined(make_project: MakeProject
 def test_a_run_with_nothing_new_does_nothing_and_says_what_it_waits_for(make_project: MakeProject) -> None:
     project = make_project()
     for item in project.store.items.list(split=Split.POOL):  # nobody knows the answers: all tasks stay open
-        with project.store.truth._database.write() as connection:
+        with project.store.database.write() as connection:
             connection.exec_driver_sql("DELETE FROM truth WHERE item_key = ?", (item.key,))
     first = advance(project)
     assert first.waiting_for is not None
@@ -211,3 +214,69 @@ def test_train_by_itself_goes_on_without_the_open_answers(make_project: MakeProj
 def test_a_step_out_of_turn_says_where_the_round_stands(make_project: MakeProject) -> None:
     with pytest.raises(BusyError, match="stands at step 'train'"):
         single(make_project(), "push", no_progress)
+
+
+def test_answers_that_come_when_the_pool_is_used_up_are_still_learnt_from(make_project: MakeProject) -> None:
+    project = make_project(Task.CLASSIFY, images=12, batch=100, wait_for=0.5)
+    pool = [item.key for item in project.store.items.list(split=Split.POOL)]
+    truths = {key: project.store.truth.get(key) for key in pool}
+    with project.store.database.write() as connection:
+        for key in pool[:3]:
+            connection.exec_driver_sql("DELETE FROM truth WHERE item_key = ?", (key,))
+    assert "add more" in str(advance(project, rounds=3).waiting_for)
+    project.store.truth.put_all({key: labels for key, labels in truths.items() if labels is not None})
+    advance(project, rounds=3)
+    assert round_rows(project)[-1]["labelled"] == len(pool)
+
+
+def test_images_added_after_the_scan_are_scored_and_selected(make_project: MakeProject) -> None:
+    project = make_project(Task.CLASSIFY, images=12, batch=100)
+    advance(project, rounds=3)
+    late = digits.make(project.root / "late", task=Task.CLASSIFY, count=4, seed=9, size=64)
+    items = ingest.lookup(project.store, [picture.path for picture in late])
+    for picture in late:
+        project.store.truth.put(items[picture.path].key, digits.labels_for(picture, Task.CLASSIFY))
+    before = round_rows(project)[-1]["labelled"]
+    advance(project, rounds=1)
+    assert round_rows(project)[-1]["labelled"] == before + 4
+
+
+def test_a_pool_of_which_people_skip_everything_ends_in_waiting(make_project: MakeProject) -> None:
+    project = make_project(Task.CLASSIFY, images=12, batch=100)
+    skips = [
+        Annotation(item.key, AnswerState.SKIPPED, None, "oracle", f"skip:{item.key}")
+        for item in project.store.items.list(split=Split.POOL)
+    ]
+    project.store.annotations.upsert(skips)
+    assert "add more" in str(advance(project, rounds=3).waiting_for)
+
+
+def test_a_file_that_is_gone_is_set_aside_and_comes_back(make_project: MakeProject) -> None:
+    project = make_project(Task.CLASSIFY)
+    item = project.store.items.list(split=Split.POOL)[0]
+    content = item.path.read_bytes()
+    item.path.unlink()
+    told: list[str] = []
+    advance(project, rounds=1, tell=told.append)
+    assert told[0].startswith("1 images are gone")
+    item.path.write_bytes(content)
+    ingest.lookup(project.store, [item.path])
+    assert project.store.items.counts().get("quarantined", 0) == 0
+
+
+def test_a_disk_that_is_gone_is_not_taken_for_deleted_files(make_project: MakeProject) -> None:
+    project = make_project(Task.CLASSIFY)
+    for item in project.store.items.list():
+        item.path.unlink()
+    with pytest.raises(DataError, match="is the disk there"):
+        advance(project)
+    assert project.store.items.counts().get("quarantined", 0) == 0
+
+
+def test_a_model_is_not_used_with_labels_in_another_order(make_project: MakeProject) -> None:
+    project = make_project(Task.CLASSIFY)
+    advance(project, rounds=1)
+    text = configuration.text(project.config.model_copy(update={"labels": project.config.labels[::-1]}))
+    (project.root / "alpipe.yaml").write_text(text)
+    with Project.open(project.root) as turned, pytest.raises(ConfigError, match="put them back"):
+        single(turned, "evaluate")
