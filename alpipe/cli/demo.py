@@ -61,7 +61,7 @@ def demo(
     home = _clear(directory)
     say(f"1. servers and {images} images with digits in {directory}")
     with progress() as show, ThreadPoolExecutor(2) as pool, ExitStack() as stack:
-        studio_start = pool.submit(_studio_up, home) if annotator != "oracle" else None
+        studio_start = pool.submit(_studio_up, home, show) if annotator != "oracle" else None
         prefect_start = pool.submit(_prefect_up, home) if annotator != "oracle" else None
         project = stack.enter_context(_make_project(directory, Task(task), annotator, images, batch, seed, show))
         studio = studio_start.result() if studio_start else None
@@ -168,10 +168,10 @@ def _clear(directory: Path) -> Path:
     return private
 
 
-def _studio_up(private: Path) -> Studio:
+def _studio_up(private: Path, show: ProgressCallback) -> Studio:
     from alpipe.annotators.studio import server
 
-    return server.up(private / KEPT[0])
+    return server.up(private / KEPT[0], progress=show)
 
 
 def _prefect_up(private: Path) -> Prefect:

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from threading import Lock
 from typing import Any
 
 from rich.console import Console
@@ -42,12 +43,15 @@ def progress() -> Iterator[ProgressCallback]:
     with Bars(*columns, console=err, transient=True, disable=not err.is_terminal) as bars:
         shown: dict[str, TaskID] = {}
 
+        turn = Lock()  # servers start in threads
+
         def show(now: Progress) -> None:
-            if now.stage not in shown:
-                for stage in list(shown):
-                    bars.remove_task(shown.pop(stage))
-                shown[now.stage] = bars.add_task(now.stage, detail="")
-            bars.update(shown[now.stage], completed=now.done, total=now.total or None, detail=escape(now.detail))
+            with turn:
+                if now.stage not in shown:
+                    for stage in list(shown):
+                        bars.remove_task(shown.pop(stage))
+                    shown[now.stage] = bars.add_task(now.stage, detail="")
+                bars.update(shown[now.stage], completed=now.done, total=now.total or None, detail=escape(now.detail))
 
         yield show
 

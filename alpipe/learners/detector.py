@@ -1,4 +1,4 @@
-"""A dense anchor-free detector, trained from scratch: a few hundred thousand weights, one output at stride 4.
+"""A dense anchor-free detector, trained from scratch: about 1.5 million weights, one output at stride 4.
 
 For each place of the output it says how likely the centre of an object of each class lies there (focal loss, classes
 independent of each other) and where the box's edges are (GIoU loss); after CenterNet, TTFNet and FCOS.

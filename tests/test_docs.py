@@ -1,0 +1,56 @@
+"""What the documentation tells people to type is there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from alpipe.types import ClassPrediction, Score
+from tests.conftest import Ran
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+COMMAND = re.compile(r"alpipe (?:-C \S+ )?([a-z]+)(?: (ls|show|top|stats|gallery|up|status|down)\b)?([^`#\n|]*)")
+
+
+def commands() -> list[tuple[str, ...]]:
+    """Every command that stands in a code block or in backquotes, with its long options."""
+    found = set()
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        code = "\n".join(re.findall(r"```sh\n(.*?)```", text, re.DOTALL) + re.findall(r"`(alpipe [^`]+)`", text))
+        for command, sub, rest in COMMAND.findall(code):
+            found.add((command, sub, *sorted(re.findall(r"--[a-z-]+", rest))))
+    return sorted(found)
+
+
+@pytest.mark.parametrize("command", commands(), ids=" ".join)
+def test_each_documented_command_and_option_is_there(alpipe: Callable[..., Ran], command: tuple[str, ...]) -> None:
+    name, sub, *options = command
+    ran = alpipe(*filter(None, (name, sub)), "--help")
+    assert ran.status == 0
+    assert all(option in ran.out for option in options)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_between_pages_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8"))
+    assert all((page.parent / link).exists() for link in links), links
+
+
+def test_the_strategy_in_the_plug_in_guide_runs() -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8"), re.DOTALL)
+    module: dict[str, Any] = {"__name__": "doubt"}
+    exec(compile(code, "plugins.md", "exec"), module)  # noqa: S102  # our own page
+    strategy = module["build"](module["Options"]())
+    scores = [
+        Score(key, strategy.score(ClassPrediction(key, np.array([p, 1 - p], np.float32))))
+        for key, p in (("sure", 0.99), ("unsure", 0.5))
+    ]
+    assert strategy.choose(scores, None, None, 1, np.random.default_rng(0)) == ["unsure"]
