@@ -22,6 +22,7 @@ from alpipe.protocols import ProgressCallback, no_progress
 from alpipe.steps import acquire, exchange, models
 from alpipe.steps.outcome import Outcome, Waiting
 from alpipe.steps.presence import set_aside_missing
+from alpipe.types import Progress
 
 STEPS: dict[str, Callable[[Project, Round, ProgressCallback], Outcome]] = {
     "train": models.train,
@@ -100,8 +101,14 @@ def perform(project: Project, round_: Round, progress: ProgressCallback = no_pro
         )
     started = time.monotonic()
     try:
-        with keep_alive(lambda: rounds.renew(round_.number, owner, LEASE_SECONDS), LEASE_SECONDS / 4):
-            outcome = STEPS[step](project, round_, progress)
+        with keep_alive(lambda: rounds.renew(round_.number, owner, LEASE_SECONDS), LEASE_SECONDS / 4) as lease:
+
+            def watched(now: Progress) -> None:
+                if lease.lost:
+                    raise BusyError(f"step '{step}' of round {round_.number} was taken over by another run")
+                progress(now)
+
+            outcome = STEPS[step](project, round_, watched)
         if not isinstance(outcome, Waiting):
             seconds = time.monotonic() - started
             if not rounds.finish(round_.number, step, after(step), owner, seconds=seconds, **outcome.facts):
