@@ -62,7 +62,7 @@ def spoilt(data: st.DataObject, whole: Any) -> Any:
         target = result
         for key in way:
             target = target[key]
-        target[last] = data.draw(JUNK)
+        target[last] = copy.deepcopy(data.draw(JUNK))  # st.just gives the same list each time
     return result
 
 
