@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import hypothesis
 import pytest
 
 from alpipe import config as configuration
@@ -16,6 +18,10 @@ from alpipe.pool import ingest
 from alpipe.project import Project
 from alpipe.steps.importing import annotation_of
 from alpipe.types import Split, Task
+
+hypothesis.settings.register_profile("here", deadline=None)  # no test depends on how fast the machine is
+hypothesis.settings.register_profile("ci", deadline=None, derandomize=True)  # the same examples on every run
+hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "here")
 
 TINY = {
     Task.CLASSIFY: {"name": "cnn", "steps": 4, "image_size": 48},
