@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -230,16 +229,9 @@ def _grouping(pattern: str | None, table: Path | None) -> _Grouping | None:
     if pattern is not None and table is not None:
         raise ConfigError("--group-regex and --groups exclude each other: give one")
     if pattern is not None:
-        try:
-            expression = re.compile(pattern)
-        except re.error as error:
-            raise ConfigError(f"--group-regex {pattern!r} is not a regular expression: {error}") from error
+        from alpipe.pool.ingest import group_by_regex
 
-        def by_pattern(path: Path) -> str | None:
-            found = expression.search(path.as_posix())
-            return None if found is None else found.group(1 if expression.groups else 0)
-
-        return _Grouping(by_pattern, "--group-regex")
+        return _Grouping(group_by_regex(pattern), "--group-regex")
     if table is not None:
         groups = _groups_of_table(table)
         return _Grouping(lambda path: groups.get(path.resolve()), f"--groups {table}")
