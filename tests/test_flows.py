@@ -114,8 +114,11 @@ def test_a_schedule_runs_the_round_and_stops_cleanly(prefect: server.Server, mak
             )
             assert project.store.rounds.list()[1].labelled == 4
         finally:
-            serving.send_signal(signal.SIGINT)
-            said = serving.communicate(timeout=PATIENCE)[0]
+            serving.send_signal(signal.SIGTERM)  # as a service manager does; background shells ignore SIGINT
+            try:
+                said = serving.communicate(timeout=PATIENCE)[0]
+            finally:
+                serving.kill()
     assert "Traceback" not in said, said
 
 
