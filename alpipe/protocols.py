@@ -51,12 +51,16 @@ class LearnerContext:
     """What a learner must know of its project: the task, the names of the classes in order, and where to compute.
 
     ``device`` is ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; ``precision`` is ``auto``, ``fp32``, ``bf16`` or ``fp16``.
+    ``encoder`` is a file of weights, made by the learner's own ``pretrain``, from which the encoder starts instead of
+    from random ones. ``logs`` is a folder for TensorBoard's event files.
     """
 
     task: Task
     classes: tuple[str, ...]
     device: str = "auto"
     precision: str = "auto"
+    encoder: Path | None = None
+    logs: Path | None = None
 
 
 class Model(Protocol):
@@ -70,6 +74,11 @@ class Model(Protocol):
 
     def predict(self, items: Iterable[Item]) -> Iterator[Prediction]:
         """One prediction an item, in the order of the items; reads the images in batches as it goes."""
+
+    def scan(self, items: Iterable[Item]) -> Iterator[Prediction]:
+        """As ``predict``, for scoring a large pool: it may be coarser and quicker, and is where the members of an
+        ensemble are given. A model that has neither returns what ``predict`` does.
+        """
 
     def embed(self, items: Iterable[Item]) -> npt.NDArray[np.float32]:
         """(N, D) float32, one row an item in the order given."""
@@ -110,6 +119,30 @@ class LearnerPlugin(Protocol):
 
     def load(self, folder: Path, context: LearnerContext) -> Model:
         """The model that was saved there. Raises DataError where the files are damaged or of another kind."""
+
+
+class Pretrainable(Protocol):
+    """What a learner's module holds besides, where its encoder can be trained on images without labels."""
+
+    def pretrain(
+        self,
+        options: Any,
+        context: LearnerContext,
+        items: Sequence[Item],
+        file: Path,
+        *,
+        seed: int,
+        progress: ProgressCallback = no_progress,
+        resume_from: Path | None = None,
+    ) -> None:
+        """Writes the encoder's weights into the file (safetensors), for ``LearnerContext.encoder``."""
+
+
+class Inspectable(Protocol):
+    """What a learner's module holds besides, where `alpipe plugins show` is to count weights and multiply-adds."""
+
+    def network(self, options: Any, classes: int, image_size: int) -> Any:
+        """The learner's network (a ``torch.nn.Module``), not trained, for images of that longer side in pixels."""
 
 
 # ── strategies ──────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -18,8 +18,8 @@ T = TypeVar("T")
 WINDOW = 256
 """Items looked at together, so that images of one size meet in a batch; results keep the order of the items."""
 
-PIXELS_A_BATCH = 1 << 19
-"""Network pixels of a batch: enough to keep a CPU busy, little memory even for large images."""
+PIXELS_A_BATCH = {"cpu": 1 << 19, "cuda": 1 << 23}
+"""Network pixels of a batch: enough to keep the device busy, little memory even for large images."""
 
 
 def stream(
@@ -40,7 +40,7 @@ def stream(
         frames = list(ahead(lambda item: read_frame(item, long_side), window))
         results: dict[int, T] = {}
         for size, indices in _by_size(frames, multiple).items():
-            per_batch = max(1, PIXELS_A_BATCH // (size[0] * size[1]))
+            per_batch = max(1, PIXELS_A_BATCH[compute.device.type] // (size[0] * size[1]))
             for start in range(0, len(indices), per_batch):
                 chosen = indices[start : start + per_batch]
                 pixels = np.stack([pad(frames[index].pixels, *size) for index in chosen])
