@@ -14,7 +14,7 @@ from tests.conftest import Ran
 
 Alpipe = Callable[..., Ran]
 
-WITH_NETWORK = [name for name in ("cnn", "detector", "sliding", "unetpp")]
+WITH_NETWORK = ("cnn", "detector", "sliding", "unetpp")
 
 
 def test_every_plugin_is_listed_with_its_kind(alpipe: Alpipe) -> None:
