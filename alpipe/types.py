@@ -284,14 +284,16 @@ Prediction: TypeAlias = ClassPrediction | BoxPrediction | MapPrediction
 
 @dataclass(frozen=True, slots=True)
 class ImageFit:
-    """How badly an image fits the density of the labelled images: ``nats``, the negative evidence bound a dimension."""
+    """How badly an image fits the density of the labelled images: ``nats``, the negative evidence lower bound in nats
+    per dimension (pixel and channel). Larger is a worse fit.
+    """
 
     item_key: str
     nats: float
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.nats):
-            raise DataError(f"the density of item {self.item_key} is {self.nats}; the autoencoder is broken")
+            raise DataError(f"the fit of item {self.item_key} is {self.nats}; the model is broken: train it again")
 
 
 class Score(NamedTuple):
