@@ -60,7 +60,7 @@ def show(
     kinds = [kind for kind in Kind if name in available(kind)]
     if not kinds:
         plugins.nowhere(name)
-    shown = []
+    shown: list[dict[str, Any]] = []
     for kind in kinds:
         try:
             module = plugins.load(kind, name)

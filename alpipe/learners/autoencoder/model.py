@@ -56,7 +56,7 @@ def fit(
     objective = AutoencoderObjective(
         Frames(train, side),
         Frames(held_back, side) if held_back else None,
-        options.augmentation,
+        options.augmentation(),
         options.batch_size,
         side,
         options.beta,
@@ -66,13 +66,16 @@ def fit(
     vae = trainer.train(
         lambda: make(side, options),
         objective,
-        trainer.recipe(options, options.steps_with(len(items))),
+        trainer.recipe(options, options.steps_with(len(items)), options.batch_size),
         compute,
         seed=seed,
-        identity=trainer.fingerprint((NAME, FORMAT, options, context, seed, side, keys), (), ()),
+        identity=trainer.fingerprint(
+            (NAME, FORMAT, options, context.device, context.precision, seed, side, keys), (), ()
+        ),
         progress=progress,
         resume_from=resume_from,
-    )
+        logs=context.logs,
+    ).net
     with compute.autocast():
         objective.calibrate(vae)
     return Autoencoder(vae, options, side, context)

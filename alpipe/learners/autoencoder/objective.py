@@ -12,7 +12,7 @@ from torch import nn
 
 from alpipe.learners.autoencoder.likelihoods import Gaussian
 from alpipe.learners.autoencoder.vae import VAE, divergence, reparameterise
-from alpipe.learners.training.augment import Augmentation, random_affine, warp
+from alpipe.learners.training.augment import Augmentation, Augmenter
 from alpipe.learners.training.data import Frames, pad, to_input
 from alpipe.types import ByteArray, FloatArray
 
@@ -38,13 +38,10 @@ class Squares(NamedTuple):
     numbers: torch.Tensor
 
 
-def see(pixels: ByteArray, side: int, how: Augmentation, rng: np.random.Generator) -> ByteArray:
+def part(pixels: ByteArray, side: int, rng: np.random.Generator) -> ByteArray:
     """What is seen of an image (h, w, 3) within a square: all of it, or where it is larger, a random part."""
-    height, width = pixels.shape[:2]
-    canvas = (min(height, side), min(width, side))
-    if how == Augmentation() and canvas == (height, width):
-        return pixels
-    return warp(pixels, random_affine((width, height), canvas, how, rng), canvas, nearest=False)
+    top, left = (int(rng.integers(max(0, extent - side) + 1)) for extent in pixels.shape[:2])
+    return pixels[top : top + side, left : left + side]
 
 
 def view(images: list[ByteArray], side: int) -> View:
@@ -82,14 +79,13 @@ class AutoencoderObjective:
         device: torch.device,
     ) -> None:
         self._train, self._held_back = train, held_back
-        self._augmentation, self._batch_size, self._side = augmentation, batch_size, side
+        self._change = Augmenter(augmentation, (side, side)) if augmentation != Augmentation() else None
+        self._batch_size, self._side = batch_size, side
         self._beta, self._device = beta, device
 
     def batch(self, rng: np.random.Generator) -> View:
         chosen = rng.integers(len(self._train), size=self._batch_size)
-        return view(
-            [see(self._train[int(index)].pixels, self._side, self._augmentation, rng) for index in chosen], self._side
-        )
+        return view([self._see(self._train[int(index)].pixels, rng) for index in chosen], self._side)
 
     def loss(self, net: nn.Module, batch: View) -> torch.Tensor:
         images = to_input(batch.pixels, self._device)
@@ -137,4 +133,8 @@ class AutoencoderObjective:
         rng = np.random.default_rng(0)
         for start in range(0, len(frames), self._batch_size):
             indices = range(start, min(start + self._batch_size, len(frames)))
-            yield view([see(frames[index].pixels, self._side, Augmentation(), rng) for index in indices], self._side)
+            yield view([part(frames[index].pixels, self._side, rng) for index in indices], self._side)
+
+    def _see(self, pixels: ByteArray, rng: np.random.Generator) -> ByteArray:
+        """An image as it is trained on; changed at random, it fills the square, grey included."""
+        return self._change(pixels, rng).pixels if self._change else part(pixels, self._side, rng)

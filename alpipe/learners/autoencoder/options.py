@@ -9,10 +9,10 @@ from pydantic import Field
 from alpipe.learners.autoencoder.nets import MULTIPLE
 from alpipe.learners.training.augment import Augmentation, Flip
 from alpipe.learners.training.data import round_up
-from alpipe.learners.training.options import Auto, TrainingOptions, steps_for
+from alpipe.learners.training.options import Auto, RecipeOptions, steps_for
 
 
-class AutoencoderOptions(TrainingOptions):
+class AutoencoderOptions(RecipeOptions):
     """Settings of the autoencoder."""
 
     batch_size: int = Field(32, ge=2, description="Images a step.")
@@ -39,14 +39,12 @@ class AutoencoderOptions(TrainingOptions):
         Flip.NONE, description="Mirror images that are as good as the original: none, horizontal, or both."
     )
     scale: float = Field(1.0, ge=1, le=4, description="Images are resized by up to this factor, both ways.")
-    shift: float = Field(0.0, ge=0, le=0.5, description="Images are moved by up to this share of their size.")
 
-    @property
     def augmentation(self) -> Augmentation:
         """How training images are changed: by default not at all, since the density is that of the images as they
         are.
         """
-        return Augmentation(self.flip, self.scale, 1.0, self.shift)
+        return Augmentation(self.flip, self.scale)
 
     def side(self, longest: int) -> int:
         """Side of the square for images whose longer side is at most ``longest`` pixels."""

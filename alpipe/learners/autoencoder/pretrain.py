@@ -8,12 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as tensors_from_bytes
 from safetensors.torch import save as tensors_to_bytes
 from torch import nn
 
-from alpipe.errors import DataError, TrainingError
+from alpipe.errors import TrainingError
 from alpipe.learners.autoencoder.likelihoods import Gaussian
 from alpipe.learners.autoencoder.model import split
 from alpipe.learners.autoencoder.nets import ConvDecoder
@@ -60,7 +58,7 @@ def pretrain(
     objective = AutoencoderObjective(
         Frames(train, image_size),
         Frames(held_back, image_size) if held_back else None,
-        options.augmentation,
+        options.augmentation(),
         options.batch_size,
         side,
         options.beta,
@@ -76,13 +74,16 @@ def pretrain(
             Gaussian(floor=ROUNDING),
         ),
         objective,
-        trainer.recipe(options, options.steps_with(len(items))),
+        trainer.recipe(options, options.steps_with(len(items)), options.batch_size),
         compute,
         seed=seed,
-        identity=trainer.fingerprint(("pretrain", FORMAT, options, context, seed, image_size, keys, start), (), ()),
+        identity=trainer.fingerprint(
+            ("pretrain", FORMAT, options, context.device, context.precision, seed, image_size, keys, start), (), ()
+        ),
         progress=progress,
         resume_from=resume_from,
-    )
+        logs=context.logs,
+    ).net
     return {name: tensor.detach().cpu().contiguous() for name, tensor in vae.encoder.state_dict().items()}
 
 
@@ -90,16 +91,6 @@ def save(weights: Mapping[str, torch.Tensor], path: Path) -> None:
     """Writes the weights as one safetensors file, which appears whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, tensors_to_bytes(dict(weights)))
-
-
-def load(path: Path) -> dict[str, torch.Tensor]:
-    """The weights saved there. Raises DataError where they are missing or damaged."""
-    try:
-        return tensors_from_bytes(path.read_bytes())
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no pretrained weights are saved there; pretrain first") from error
-    except (OSError, SafetensorError) as error:
-        raise DataError(f"{path}: the pretrained weights are damaged ({error}); pretrain again") from error
 
 
 def _digest(state: Mapping[str, torch.Tensor]) -> str:

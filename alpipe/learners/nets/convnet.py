@@ -81,7 +81,8 @@ class Layout:
             if span < 0 or span % stride:
                 raise ConfigError(
                     f"{name}: (W − F + 2P)/S + 1 = ({side} − {kernel} + 2·{padding})/{stride} + 1 ="
-                    f" {span / stride + 1:g} is not a whole, positive number of places, for an image of {image_size} pixels;"
+                    f" {span / stride + 1:g} is not a whole, positive number of places, for an image of"
+                    f" {image_size} pixels;"
                     f" {self._advice(image_size)}"
                 )
             side = span // stride + 1
