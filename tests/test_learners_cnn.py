@@ -22,7 +22,6 @@ from alpipe.learners.training.learner import Setting
 from alpipe.protocols import LearnerContext
 from alpipe.types import Item, Task
 
-
 KINDS = [Conv(), Conv("group", 2), Conv("group", 4, shuffle=False), Conv("separable")]
 
 
