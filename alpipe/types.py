@@ -218,7 +218,12 @@ def _check_probabilities(values: FloatArray, what: str, key: str) -> None:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ClassPrediction:
-    """Class probabilities of one image: ``probs`` (C,) float32, summing to 1. ``members``: those of an ensemble."""
+    """Class probabilities of one image: ``probs`` (C,) float32, summing to 1.
+
+    ``members`` of a prediction, whatever its kind, are all the voices of an ensemble, each of the prediction's shape
+    (boxes: each about the same boxes), or none where there is no ensemble. The prediction itself is what is reported:
+    it is no further voice, and may be one of them or their mean. The ensemble's mean is that over ``members`` alone.
+    """
 
     item_key: str
     probs: FloatArray
