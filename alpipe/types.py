@@ -9,6 +9,7 @@ Values are checked where they are made, so that inner code need not check again.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -284,6 +285,20 @@ class MapPrediction:
 
 
 Prediction: TypeAlias = ClassPrediction | BoxPrediction | MapPrediction
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFit:
+    """How badly an image fits the density of the labelled images: ``nats``, the negative evidence lower bound in nats
+    per dimension (pixel and channel). Larger is a worse fit.
+    """
+
+    item_key: str
+    nats: float
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.nats):
+            raise DataError(f"the fit of item {self.item_key} is {self.nats}; the model is broken: train it again")
 
 
 class Score(NamedTuple):

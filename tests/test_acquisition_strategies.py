@@ -9,8 +9,9 @@ import pytest
 from alpipe import plugins
 from alpipe.acquisition.disagreement import Disagreement
 from alpipe.acquisition.ranking.uncertainty import Uncertainty
+from alpipe.errors import DataError
 from alpipe.plugins import Kind
-from alpipe.types import BoxPrediction, ClassPrediction, MapPrediction, Prediction, Score, Task
+from alpipe.types import BoxPrediction, ClassPrediction, ImageFit, MapPrediction, Prediction, Score, Task
 
 SIZE, DIMENSIONS = 30, 8
 
@@ -61,6 +62,13 @@ def _lonely(task: Task) -> list[Prediction]:
             return [MapPrediction("key", given.astype(kind), (90, 60)) for given in maps for kind in ("f4", "f2")]
 
 
+def seen_by(plugin, task: Task) -> list[Prediction] | list[ImageFit]:
+    """What the strategy is given to score: what the round's model says, unless it names another scanner."""
+    if getattr(plugin, "SCANNER", "learner") == "vae":
+        return [ImageFit("key", nats) for nats in (-3.0, 0.0, 1.25, 4.0, 1e6)]
+    return predictions(task)
+
+
 def _boxes(probs: np.ndarray) -> BoxPrediction:
     xyxy = np.tile(np.asarray([0, 0, 9, 9], np.float32), (len(probs), 1))
     best = probs.argmax(axis=1) if len(probs) else np.zeros(0, np.int64)
@@ -79,7 +87,7 @@ def test_it_has_what_the_protocol_names(plugin):
 def test_every_prediction_has_a_finite_score_the_same_each_time(plugin):
     strategy = plugin.build(plugin.Options())
     for task in plugin.TASKS:
-        for prediction in predictions(task):
+        for prediction in seen_by(plugin, task):
             score = strategy.score(prediction)
             assert isinstance(score, float)
             assert np.isfinite(score)
@@ -145,5 +153,19 @@ def test_random_pays_no_heed_to_scores_but_to_its_seed():
     assert len({tuple(choose(plugin, (low, None, None), 5, seed)) for seed in range(10)}) == 10
 
 
+def test_novelty_chooses_what_fits_worst():
+    plugin = plugins.load(Kind.STRATEGY, "novelty")
+    strategy = plugin.build(plugin.Options())
+    scores = [Score(f"item{n}", strategy.score(ImageFit(f"item{n}", nats))) for n, nats in enumerate([2.0, 4.0, -1.0])]
+    assert choose(plugin, (scores, None, None), 2) == ["item1", "item0"]
+
+
+@pytest.mark.parametrize("nats", [np.nan, np.inf, -np.inf])
+def test_a_fit_that_is_not_finite_is_refused(nats):
+    with pytest.raises(DataError, match="item key"):
+        ImageFit("key", nats)
+
+
 def test_the_built_in_ones_are_found():
-    assert {"entropy", "margin", "least_confidence", "disagreement", "random"} <= set(plugins.available(Kind.STRATEGY))
+    known = {"entropy", "margin", "least_confidence", "disagreement", "random", "novelty", "coreset"}
+    assert known <= set(plugins.available(Kind.STRATEGY))

@@ -37,7 +37,7 @@ from alpipe.types import (
 TINY: dict[str, dict[str, Any]] = {
     "detector": {"steps": 4, "batch_size": 2, "image_size": 64, "width": 16},
     "unetpp": {"steps": 4, "batch_size": 2, "image_size": 48, "crop_size": 32, "features": (8, 8, 8)},
-    "cnn": {"steps": 4, "batch_size": 2, "image_size": 32, "features": (8, 8), "hidden": 8},
+    "cnn": {"steps": 4, "batch_size": 2, "image_size": 32, "features": (8, 8), "hidden": (8,)},
 }
 """Options that make a learner quick to fit; one that is not named here is tested with its defaults."""
 

@@ -49,7 +49,7 @@ def test_the_unetpp_colours_rectangles_in(tmp_path: Path) -> None:
 
 def test_the_cnn_tells_colours_apart(tmp_path: Path) -> None:
     bench = Bench("cnn", Task.CLASSIFY, tmp_path)
-    learner = bench.learner(steps=100, batch_size=8, features=(16, 32), hidden=32)
+    learner = bench.learner(steps=100, batch_size=8, features=(16, 32), hidden=(32,))
     model = learner.fit(bench.examples(12, (32, 32)), [], [], seed=0)
     examples = [bench.example(number, CLASSES[number % 2], (32, 32)) for number in range(100, 130)]
     predictions = model.predict([example.item for example in examples])

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, TypeAlias, final
 import torch
 from pydantic import Field, PositiveInt, model_validator
 
+from alpipe.learners.autoencoder.encoders import pretrain_encoder
 from alpipe.learners.nets.dropout import sample_last
 from alpipe.learners.nets.nested import NestedUNet
 from alpipe.learners.segmentation.depth import dice_by_depth, smallest
@@ -105,6 +106,11 @@ def build(options: Options, context: LearnerContext) -> UNetPlusPlus:
 def load(folder: Path, context: LearnerContext) -> TrainedModel[Options]:
     """The model saved in the folder, on the context's device. Raises DataError where the files are damaged."""
     return learner.load(DESIGN, folder, context)
+
+
+def pretrain(options: Options, context: LearnerContext, items: Sequence[Item], file: Path, **how: Any) -> None:
+    """Writes weights for the encoder, trained on images without labels; see ``protocols.Pretrainable``."""
+    pretrain_encoder(DESIGN, options, context, items, file, **how)
 
 
 def network(options: Options, classes: int, image_size: int) -> NestedUNet:  # noqa: ARG001 - of any size
