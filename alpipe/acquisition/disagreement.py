@@ -1,8 +1,8 @@
 """Disagreement: the images over which the members of an ensemble contradict each other. Scores lie in [0, 1].
 
-H(mean of the members) − mean of H(members): what one would learn from the label about which member is right, and not
-how noisy the image is (BALD, Houlsby et al. 2011; with dropout samples as members Gal et al. 2017, with networks trained
-apart Lakshminarayanan et al. 2017). Members that are all equally unsure do not disagree.
+H(mean of the members) − mean of H(members): what the label would tell of which member is right, and not how noisy the
+image is (BALD, Houlsby et al. 2011; with dropout samples Gal et al. 2017, with networks trained apart
+Lakshminarayanan et al. 2017). Members that are all equally unsure do not disagree.
 """
 
 from __future__ import annotations

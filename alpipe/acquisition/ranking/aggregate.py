@@ -22,7 +22,6 @@ from alpipe.acquisition.ranking.measures import Measure
 from alpipe.protocols import PluginOptions
 from alpipe.types import BoxPrediction, ClassPrediction, FloatArray, MapPrediction, Prediction
 
-
 PIXELS_AT_ONCE = 1 << 18
 
 
