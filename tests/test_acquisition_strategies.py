@@ -1,11 +1,13 @@
 """What holds for every strategy, also those of third parties: each is found and put to the same test."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from alpipe import plugins
+from alpipe.acquisition.disagreement import Disagreement
 from alpipe.acquisition.ranking.uncertainty import Uncertainty
 from alpipe.errors import DataError
 from alpipe.plugins import Kind
@@ -34,7 +36,17 @@ def choose(plugin, pool, k: int, seed: int = 0) -> list[str]:
 
 
 def predictions(task: Task) -> list[Prediction]:
-    """Ordinary ones, and the edges: nothing found, all certain, all alike, one class alone, many classes."""
+    """Ordinary ones, and the edges: nothing found, all certain, all alike, one class alone, many classes. Each has two
+    members, which strategies may use: itself, and one that takes the classes for each other.
+    """
+    return [replace(one, members=(one, replace(one, probs=_swapped(one)))) for one in _lonely(task)]
+
+
+def _swapped(prediction: Prediction) -> np.ndarray:
+    return np.flip(prediction.probs, axis=1 if isinstance(prediction, BoxPrediction) else 0)
+
+
+def _lonely(task: Task) -> list[Prediction]:
     rng = np.random.default_rng(2)
     classes = (1, 2, 3, 20)
     match task:
@@ -127,7 +139,7 @@ def test_an_empty_pool_gives_nothing(plugin):
 
 def test_uncertainty_strategies_choose_the_largest_scores_within_the_unit_interval(plugin, pool):
     strategy = plugin.build(plugin.Options())
-    if not isinstance(strategy, Uncertainty):
+    if not isinstance(strategy, Uncertainty | Disagreement):
         pytest.skip("not a strategy by uncertainty alone")
     assert choose(plugin, pool, 5) == [score.key for score in sorted(pool[0], key=lambda score: -score.value)[:5]]
     for task in plugin.TASKS:
@@ -155,5 +167,5 @@ def test_a_fit_that_is_not_finite_is_refused(nats):
 
 
 def test_the_built_in_ones_are_found():
-    known = {"entropy", "margin", "least_confidence", "random", "novelty", "coreset"}
+    known = {"entropy", "margin", "least_confidence", "disagreement", "random", "novelty", "coreset"}
     assert known <= set(plugins.available(Kind.STRATEGY))

@@ -239,7 +239,7 @@ def _chosen(options: Options, model: TrainedModel[Options], validation: Sequence
     deepest = len(options.features) - 1
     dice: list[float] = []
     if validation:
-        heads = model.each([example.item for example in validation], _every_head)
+        heads = model.each([example.item for example in validation], every_head)
         pairs = ((made.members, example) for made, example in zip(heads, validation, strict=True))
         dice = dice_by_depth(pairs, model.classes)
     least = {"depth": 1, "scan_depth": min(2, deepest) if options.members and not options.samples else 1}
@@ -258,7 +258,7 @@ def _chosen(options: Options, model: TrainedModel[Options], validation: Sequence
     }
 
 
-def _every_head(net: NestedUNet, images: torch.Tensor, batch: Batch, _: Setting[Options]) -> list[MapPrediction]:
+def every_head(net: NestedUNet, images: torch.Tensor, batch: Batch, _: Setting[Options]) -> list[MapPrediction]:
     """Predictions whose members are the heads, shallowest first."""
     heads = net(images)
     return _maps(heads[-1], heads, batch)

@@ -58,16 +58,16 @@ def tiles(height: int, width: int, tiling: Tiling, multiple: int) -> list[Tile]:
 
 
 def join(parts: Iterable[tuple[Tile, Any]], height: int, width: int) -> Any:
-    """One result of those of the tiles: maps are blended, embeddings averaged by the tiles' areas."""
+    """One result of those of the tiles: maps are blended, embeddings averaged by what their tiles weigh."""
     maps = _Maps(height, width)
-    total, area = 0.0, 0
+    total, weight = 0.0, 0.0
     for tile, made in parts:
         if isinstance(made, MapPrediction):
             maps.add(tile, made)
         else:
-            pixels = len(tile.rows.weights) * len(tile.columns.weights)
-            total, area = total + made * pixels, area + pixels
-    return total / area if area else maps.whole()
+            share = float(tile.rows.weights.sum() * tile.columns.weights.sum())
+            total, weight = total + made * np.float32(share), weight + share
+    return total / np.float32(weight) if weight else maps.whole()
 
 
 class _Maps:
