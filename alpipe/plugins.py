@@ -13,7 +13,7 @@ from enum import StrEnum
 from functools import cache
 from importlib.metadata import entry_points
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from pydantic import ValidationError
 
@@ -86,6 +86,14 @@ def load(kind: Kind, name: str, task: Task | None = None) -> Any:
             f"{kind.noun} {name!r} is for {', '.join(sorted(plugin.TASKS))}, not for {task}; use {' or '.join(fit)}"
         )
     return plugin
+
+
+def nowhere(name: str) -> NoReturn:
+    """Raises PluginError for a name that no plug-in of any kind has, with the nearest known ones."""
+    known = [known for kind in Kind for known in available(kind)]
+    near = difflib.get_close_matches(name, known, n=2, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else "`alpipe plugins` lists them"
+    raise PluginError(f"unknown plug-in {name!r}; {hint}")
 
 
 def options(kind: Kind, name: str, plugin: Any, values: dict[str, Any]) -> Any:

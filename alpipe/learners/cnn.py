@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal, final
+from typing import Annotated, Any, Literal, final
 
 import torch
 from pydantic import Field
 
+from alpipe.learners.autoencoder.encoders import pretrain_encoder
 from alpipe.learners.classification.objective import ClassObjective, gather
 from alpipe.learners.nets.convnet import ConvNet, Layout
 from alpipe.learners.nets.dropout import sample_last
@@ -155,6 +156,11 @@ def build(options: Options, context: LearnerContext) -> TrainedLearner[Options]:
 def load(folder: Path, context: LearnerContext) -> TrainedModel[Options]:
     """The model saved in the folder, on the context's device. Raises DataError where the files are damaged."""
     return learner.load(DESIGN, folder, context)
+
+
+def pretrain(options: Options, context: LearnerContext, items: Sequence[Item], file: Path, **how: Any) -> None:
+    """Writes weights for the encoder, trained on images without labels; see ``protocols.Pretrainable``."""
+    pretrain_encoder(DESIGN, options, context, items, file, **how)
 
 
 def network(options: Options, classes: int, image_size: int) -> ConvNet:
