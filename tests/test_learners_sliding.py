@@ -160,8 +160,8 @@ def test_the_windows_of_a_level_cover_the_image_and_fit_the_networks_output(
     sides = boxes[:, 2:] - boxes[:, :2]
     np.testing.assert_allclose(sides, sides[:1].repeat(len(sides), axis=0), rtol=1e-4)
     # the level's size is rounded to whole pixels: by half a pixel of the level at most
-    assert abs(sides[0, 0] / w - 1) <= 0.5 / (width * inner(WINDOW) / w) + 1e-3 or level.size[1] == 1
-    assert abs(sides[0, 1] / h - 1) <= 0.5 / (height * inner(WINDOW) / h) + 1e-3 or level.size[0] == 1
+    for side, wanted, pixels, floor in zip(sides[0], (w, h), level.size[::-1], (width, height), strict=True):
+        assert abs(side / wanted - 1) <= 0.5 / pixels + 1e-3 or floor * inner(WINDOW) / wanted < 0.5
 
 
 class Brightness(nn.Module):
@@ -204,7 +204,7 @@ def test_a_window_that_fits_an_object_comes_back_as_its_box(box: tuple[int, int,
     assert box_arithmetic.iou(found.xyxy[:1], truth)[0, 0] > 0.7
 
 
-def test_dropout_members_are_boxes_of_the_image_too() -> None:
+def test_dropout_members_judge_the_boxes_of_the_prediction() -> None:
     options = sliding.Options(window=20, features=(4,), convs=1, hidden=(8,), samples=3, min_score=0.0, dropout=0.5)
     setting = Setting(options, ("a", "b"), 40, {"window_shapes": [[12, 12], [24, 30]]})
     torch.manual_seed(0)
@@ -219,6 +219,9 @@ def test_dropout_members_are_boxes_of_the_image_too() -> None:
     assert plain.members == ()
     assert len(scanned.members) == 3
     assert not np.array_equal(scanned.members[0].scores, scanned.members[1].scores)
+    for member in scanned.members:
+        np.testing.assert_array_equal(member.xyxy, scanned.xyxy)
+        assert member.probs.shape == scanned.probs.shape
 
 
 def test_a_window_that_the_layers_do_not_fit_is_refused() -> None:

@@ -13,12 +13,20 @@ CANDIDATES = 1000
 
 
 def decode(
-    key: str, probs: FloatArray, xyxy: FloatArray, frame: Frame, min_score: float, overlap: float, most: int
+    key: str,
+    probs: FloatArray,
+    xyxy: FloatArray,
+    frame: Frame,
+    min_score: float,
+    overlap: float,
+    most: int,
+    samples: FloatArray | None = None,
 ) -> BoxPrediction:
     """Boxes in image pixels, best first, of (P, C) class probabilities and (P, 4) boxes in network pixels.
 
     A box falls where it overlaps a better one of its class by an IoU over ``overlap``, or where nothing of it lies in
-    the image.
+    the image. ``samples`` (T, P, C) are the probabilities that each member of an ensemble gives: the members of the
+    prediction say what they think of its very boxes.
     """
     place, class_index = np.nonzero(probs >= min_score)
     scores = probs[place, class_index]
@@ -34,4 +42,10 @@ def decode(
         for members in (np.flatnonzero(class_index == name) for name in np.unique(class_index))
     ]
     best = np.sort(np.concatenate(kept))[:most] if kept else np.zeros(0, np.int64)
-    return BoxPrediction(key, scaled[best], scores[best], probs[place[best]], class_index[best].astype(np.int64))
+    xyxy, place, class_index = scaled[best], place[best], class_index[best].astype(np.int64)
+    members = (
+        ()
+        if samples is None
+        else tuple(BoxPrediction(key, xyxy, one[place, class_index], one[place], class_index) for one in samples)
+    )
+    return BoxPrediction(key, xyxy, scores[best], probs[place], class_index, members)
