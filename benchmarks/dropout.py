@@ -32,7 +32,7 @@ from alpipe.protocols import LearnerContext
 from alpipe.types import Item, Task
 
 GOAL = 1.3
-LEARNERS = {"cnn": 96, "unetpp": 256, "detector": 320}
+LEARNERS = {"cnn": 64, "unetpp": 256, "detector": 320}
 """Those that sample, and the size of the images that they are measured on, in pixels a side."""
 
 

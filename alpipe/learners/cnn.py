@@ -23,7 +23,7 @@ from alpipe.types import ClassPrediction, Example, Item, Negative, Task
 
 TASKS = frozenset({Task.CLASSIFY})
 
-LARGEST = 96
+LARGEST = 64
 """Image size up to which ``auto`` goes."""
 
 Width = Annotated[int, Field(ge=4, le=2048)]
@@ -35,12 +35,12 @@ class Options(TrainingOptions):
     image_size: Annotated[int, Field(ge=8, le=4096)] | Auto = Field(
         "auto",
         description="Side, in pixels, of the square at which the network sees an image; smaller images stay as they"
-        " are within it. auto: that of the largest training image, 96 at most, rounded down to what the layers allow.",
+        " are within it. auto: that of the largest training image, 64 at most, rounded down to what the layers allow.",
     )
     features: tuple[Width, ...] = Field(
-        (24, 48, 96, 128), min_length=1, max_length=8, description="Channels of each stage."
+        (16, 32, 64, 128), min_length=1, max_length=8, description="Channels of each stage."
     )
-    convs: int = Field(1, ge=1, le=8, description="Convolutions a stage, each with batch norm and ReLU.")
+    convs: int = Field(2, ge=1, le=8, description="Convolutions a stage, each with batch norm and ReLU.")
     kernel: int = Field(3, ge=1, le=15, description="Side of the convolutions' windows.")
     stride: int = Field(1, ge=1, le=8, description="Step of the first convolution of each stage.")
     padding: int = Field(1, ge=0, le=7, description="Zeros around the input of each convolution.")
@@ -87,7 +87,7 @@ class Classifier:
     def steps(self, options: Options, images: int, batch_size: int) -> int:
         if options.steps != "auto":
             return options.steps
-        return steps_for(images, batch_size, passes=12_000, passes_an_image=50, most=60_000)
+        return steps_for(images, batch_size, passes=8_000, passes_an_image=40, most=40_000)
 
     def sees(self, setting: Setting[Options]) -> int:
         return setting.image_size
