@@ -13,6 +13,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.nn import functional
 
 from alpipe import plugins, rle
 from alpipe.acquisition import disagreement
@@ -24,7 +25,7 @@ from alpipe.learners.nets.fold import folded
 from alpipe.learners.nets.nested import Joint, NestedUNet, Node, ThinJoint
 from alpipe.learners.segmentation.depth import dice_by_depth, smallest
 from alpipe.learners.segmentation.labelled import Labelled, gather
-from alpipe.learners.segmentation.objective import MapObjective, segmentation_loss
+from alpipe.learners.segmentation.objective import MapObjective, segmentation_loss, target_of
 from alpipe.learners.segmentation.sampling import PartSampler, class_factors, reach_of
 from alpipe.learners.training import inference, tiling
 from alpipe.learners.training.augment import OUTSIDE, Augmentation, Augmenter
@@ -396,7 +397,8 @@ def test_pixels_outside_the_image_cost_nothing(seed: int) -> None:
     truth[:, 5:] = OUTSIDE
     changed = logits.clone()
     changed[:, :, 5:] = torch.randn(2, 3, 3, 8, generator=generator)
-    losses = [float(segmentation_loss(one, truth, torch.ones(2, 8, 8))) for one in (logits, changed)]
+    target = target_of(truth, torch.ones(2, 8, 8), 3)
+    losses = [float(segmentation_loss(one, target)) for one in (logits, changed)]
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)
 
 
@@ -404,8 +406,28 @@ def test_a_perfect_map_costs_almost_nothing_and_a_wrong_one_much() -> None:
     truth = torch.zeros(1, 8, 8, dtype=torch.long)
     truth[0, 2:5, 2:5] = 1
     right = torch.stack([truth == 0, truth == 1], dim=1).float() * 40 - 20
-    assert float(segmentation_loss(right, truth, torch.ones(1, 8, 8))) < 0.01
-    assert float(segmentation_loss(-right, truth, torch.ones(1, 8, 8))) > 10
+    target = target_of(truth, torch.ones(1, 8, 8), 2)
+    assert float(segmentation_loss(right, target)) < 0.01
+    assert float(segmentation_loss(-right, target)) > 10
+
+
+@given(st.integers(0, 1000))
+def test_the_loss_is_weighted_cross_entropy_plus_dice(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(2, 3, 6, 7, generator=generator)
+    truth = torch.randint(0, 3, (2, 6, 7), generator=generator)
+    focus = torch.rand(2, 6, 7, generator=generator) + 1
+    truth[:, 4:] = OUTSIDE
+    entropy = functional.cross_entropy(logits, truth.where(truth != OUTSIDE, -100), reduction="none", ignore_index=-100)
+    weight = focus * (truth != OUTSIDE)
+    probs = torch.softmax(logits, dim=1)[:, :, :4]
+    losses = []
+    for name in (1, 2):
+        one = (truth[:, :4] == name).float()
+        sizes = probs[:, name].square().sum() + one.sum()
+        losses.append(1 - (2 * (probs[:, name] * one).sum() + 1) / (sizes + 1))
+    expected = (entropy * weight).sum() / weight.sum() + torch.stack(losses).mean()
+    assert float(segmentation_loss(logits, target_of(truth, focus, 3))) == pytest.approx(float(expected), rel=1e-4)
 
 
 def test_masks_at_network_size_keep_their_classes(tmp_path: Path) -> None:

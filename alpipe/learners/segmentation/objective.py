@@ -8,7 +8,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional
 
 from alpipe.learners.segmentation.labelled import Labelled
 from alpipe.learners.segmentation.sampling import PartSampler
@@ -49,10 +48,10 @@ class MapObjective:
         return MapBatch(np.stack(pixels), np.stack(maps), np.stack(focus))
 
     def loss(self, net: nn.Module, batch: MapBatch) -> torch.Tensor:
-        truth = torch.from_numpy(batch.maps).to(self._device).long()
-        focus = torch.from_numpy(batch.focus).to(self._device)
+        truth, focus = (torch.from_numpy(part).to(self._device) for part in (batch.maps, batch.focus))
         heads: Sequence[torch.Tensor] = net(to_input(batch.pixels, self._device))
-        return torch.stack([segmentation_loss(logits.float(), truth, focus) for logits in heads]).mean()
+        target = target_of(truth, focus, heads[0].shape[1])
+        return torch.stack([segmentation_loss(logits.float(), target) for logits in heads]).mean()
 
     def validation_loss(self, net: nn.Module) -> float | None:
         """The mean over the images, or over their parts where they are larger than a tile."""
@@ -79,19 +78,34 @@ class MapObjective:
         return made.pixels, made.classes, focus
 
 
-def segmentation_loss(logits: torch.Tensor, truth: torch.Tensor, focus: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy, weighted by ``focus`` (B, H, W), plus the soft Dice loss of the foreground classes; a scalar.
-
-    ``logits`` (B, 1 + C, H, W), ``truth`` (B, H, W) with OUTSIDE where nothing is known. Dice is taken over the whole
-    batch (Milletari et al. 2016), so that a class which one image lacks is no special case.
+class Target(NamedTuple):
+    """What all heads are compared with: ``is_class`` (B, 1 + C, H, W) of 0 and 1, 0 in all classes where nothing is
+    known; ``known`` (B, 1, H, W) of 0 and 1; ``weight`` (B, H, W) of the pixels, 0 where nothing is known.
     """
-    known = truth != OUTSIDE
-    entropy = functional.cross_entropy(logits, truth.where(known, 0), reduction="none")
-    weight = focus * known
-    entropy = (entropy * weight).sum() / weight.sum().clamp(min=1)
-    probs = torch.softmax(logits, dim=1)[:, 1:] * known[:, None]
-    names = torch.arange(1, logits.shape[1], device=logits.device)[None, :, None, None]
-    is_class = (truth[:, None] == names).float()
+
+    is_class: torch.Tensor
+    known: torch.Tensor
+    weight: torch.Tensor
+
+
+def target_of(truth: torch.Tensor, focus: torch.Tensor, channels: int) -> Target:
+    """The target of a (B, H, W) class map with OUTSIDE where nothing is known, and the (B, H, W) weights of pixels."""
+    known = (truth != OUTSIDE).float()
+    names = torch.arange(channels, device=truth.device)[None, :, None, None]
+    return Target((truth[:, None] == names).float(), known[:, None], focus * known)
+
+
+def segmentation_loss(logits: torch.Tensor, target: Target) -> torch.Tensor:
+    """Weighted cross-entropy plus the soft Dice loss of the foreground classes, of (B, 1 + C, H, W) logits; a scalar.
+
+    Dice is taken over the whole batch (Milletari et al. 2016), so that a class which one image lacks is no special
+    case.
+    """
+    logs = torch.log_softmax(logits.contiguous(), dim=1)
+    entropy = -(logs * target.is_class).sum(dim=1)
+    entropy = (entropy * target.weight).sum() / target.weight.sum().clamp(min=1)
+    probs = logs.exp()[:, 1:] * target.known
+    is_class = target.is_class[:, 1:]
     both = (probs * is_class).sum(dim=(0, 2, 3))
     sizes = (probs.square() + is_class).sum(dim=(0, 2, 3))
     dice = (2 * both + 1) / (sizes + 1)
