@@ -13,9 +13,7 @@ from alpipe.learners.nets.blocks import ChannelShuffle, Conv, ConvNormAct, Resid
 from alpipe.learners.nets.cost import cost, memory
 from alpipe.learners.nets.dropout import sample_last
 from alpipe.learners.nets.fold import folded
-from tests.test_learners_cnn import randomised
-
-KINDS = [Conv(), Conv("group", 2), Conv("group", 4, shuffle=False), Conv("separable")]
+from tests.test_learners_cnn import KINDS, randomised
 
 sides = st.integers(1, 4)
 quadruples = st.integers(1, 5).map(lambda n: 4 * n)

@@ -22,6 +22,8 @@ from alpipe.learners.training.learner import Setting
 from alpipe.protocols import LearnerContext
 from alpipe.types import Item, Task
 
+KINDS = [Conv(), Conv("group", 2), Conv("group", 4, shuffle=False), Conv("separable")]
+
 
 @st.composite
 def layouts(draw: st.DrawFn, padding: int | None = None) -> Layout:
@@ -124,12 +126,14 @@ def test_a_size_that_does_not_fit_is_refused_before_anything_is_read() -> None:
         cnn.build(cnn.Options(image_size=91), context)
 
 
-@given(layouts(padding=0), st.integers(0, 2), st.integers(0, 20), st.integers(0, 20), st.booleans())
-def test_sliding_is_cropping(layout: Layout, more: int, right: int, below: int, fold: bool) -> None:
+@given(
+    layouts(padding=0), st.sampled_from(KINDS), st.integers(0, 2), st.integers(0, 20), st.integers(0, 20), st.booleans()
+)
+def test_sliding_is_cropping(layout: Layout, conv: Conv, more: int, right: int, below: int, fold: bool) -> None:
     size = layout.fitting_size(1) + more * layout.step
     assume(size <= 60)
     torch.manual_seed(0)
-    net = randomised(ConvNet(layout, 3, size, dropout=0.5))
+    net = randomised(ConvNet(layout, 3, size, 0.5, conv))
     assert isinstance(net, ConvNet)
     if fold:
         net = folded(net)
@@ -145,7 +149,7 @@ def test_sliding_is_cropping(layout: Layout, more: int, right: int, below: int, 
                 torch.testing.assert_close(slid[:, :, row, column], cropped, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("conv", [Conv(), Conv("group", 2), Conv("separable")])
+@pytest.mark.parametrize("conv", KINDS)
 @pytest.mark.parametrize("last_pool", ["average", "none"])
 def test_conversion_keeps_every_weight_and_shares_it(conv: Conv, last_pool: str) -> None:
     layout = Layout((4, 8), padding=0, hidden=(6, 5), last_pool=last_pool)  # type: ignore[arg-type]

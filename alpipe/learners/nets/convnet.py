@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from alpipe.errors import ConfigError
 from alpipe.learners.nets.blocks import RGB, STANDARD, Conv, conv2d
@@ -81,9 +82,8 @@ class Layout:
             if span < 0 or span % stride:
                 raise ConfigError(
                     f"{name}: (W − F + 2P)/S + 1 = ({side} − {kernel} + 2·{padding})/{stride} + 1 ="
-                    f" {span / stride + 1:g} is not a whole, positive number of places, for an image of"
-                    f" {image_size} pixels;"
-                    f" {self._advice(image_size)}"
+                    f" {span / stride + 1:g} is not a whole, positive number of places, for an image of {image_size}"
+                    f" pixels; {self._advice(image_size)}"
                 )
             side = span // stride + 1
         return side
@@ -133,7 +133,7 @@ class ConvNet(nn.Module):
         self, layout: Layout, classes: int, image_size: int, dropout: float = 0.0, conv: Conv = STANDARD
     ) -> None:
         super().__init__()
-        self.layout = layout
+        self.layout, self.image_size = layout, image_size
         places = layout.last_map(image_size)
         before = (RGB, *layout.features[:-1])
         self.encoder = Encoder(
@@ -166,27 +166,30 @@ class SlidingConvNet(nn.Module):
     of each crop of that size, a crop each ``layout.step`` pixels from the top left corner on, in one pass.
 
     The weights are the ConvNet's own: the first FC becomes a convolution with a kernel of the last map's size, the
-    others 1×1 ones. Without dropout: for prediction.
+    others 1×1 ones.
     """
 
     def __init__(self, net: ConvNet) -> None:
         super().__init__()
-        self.encoder, self.last_pool = net.encoder, net.last_pool
-        layers: list[nn.Module] = []
-        kernel = net.places
-        for layer in (*net.hidden, net.head):
-            layers.append(_as_convolution(layer, kernel) if isinstance(layer, nn.Linear) else layer)
-            kernel = 1
-        *hidden, self.head = layers
-        self.hidden = nn.Sequential(*hidden)
+        self.encoder, self.encoder_channels, self.features = net.encoder, net.encoder_channels, net.features
+        self.last_pool, self.dropout, self.image_size = net.last_pool, net.dropout, net.image_size
+        kernels = (net.places, *(1 for _ in net.layout.hidden))
+        linear = [layer for layer in (*net.hidden, net.head) if isinstance(layer, nn.Linear)]
+        *hidden, self.head = (_as_convolution(*given) for given in zip(linear, kernels, strict=True))
+        self.hidden = nn.Sequential(*(layer for one in hidden for layer in (one, nn.ReLU(inplace=True))))
 
-    def embed(self, images: torch.Tensor) -> torch.Tensor:
+    def seen(self, images: torch.Tensor) -> torch.Tensor:
         """(B, features, h, w): what the last layer sees."""
         made: torch.Tensor = self.hidden(self.last_pool(self.encoder(images)[-1]))
         return made
 
+    def embed(self, images: torch.Tensor) -> torch.Tensor:
+        """(B, features) float32: the mean over the places of what the last layer sees; images may be of any size."""
+        right, below = (max(0, self.image_size - side) for side in (images.shape[3], images.shape[2]))
+        return self.seen(functional.pad(images, (0, right, 0, below))).float().mean(dim=(2, 3))
+
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = self.head(self.embed(images))
+        logits: torch.Tensor = self.head(self.dropout(self.seen(images)))
         return logits.float()
 
 
