@@ -22,7 +22,8 @@ from alpipe.evaluation import segmentation
 from alpipe.learners import unetpp
 from alpipe.learners.nets.blocks import Conv
 from alpipe.learners.nets.fold import folded
-from alpipe.learners.nets.nested import Joint, NestedUNet, Node, ThinJoint
+from alpipe.learners.nets.nested import Joint, NestedUNet, ThinJoint
+from alpipe.learners.segmentation import objective as objectives
 from alpipe.learners.segmentation.depth import dice_by_depth, smallest
 from alpipe.learners.segmentation.labelled import Labelled, gather
 from alpipe.learners.segmentation.objective import MapObjective, segmentation_loss, target_of
@@ -64,11 +65,12 @@ def test_nothing_beyond_a_depth_is_computed(depth: int) -> None:
     net = net_of()
     called: Counter[str] = Counter()
     for name, module in net.named_modules():
-        if isinstance(module, Node | Joint | ThinJoint | torch.nn.Conv2d):
+        if not isinstance(module, torch.nn.ModuleList):
             module.register_forward_hook(lambda *_, name=name: called.update([name]))
     with torch.inference_mode():
         net.columns(torch.zeros(1, 3, 16, 16), depth)
-    nodes = {name for name, module in net.named_modules() if isinstance(module, Node | Joint | ThinJoint)}
+    nodes = {name for name, module in net.named_modules() if isinstance(module, Joint | ThinJoint)}
+    nodes |= {f"encoder.levels.{level}" for level in range(net.depth + 1)}
     wanted = {f"encoder.levels.{level}" for level in range(depth + 1)}
     wanted |= {f"joints.x{level}_{column}" for column in range(1, depth + 1) for level in range(depth - column + 1)}
     assert {name for name in called if name in nodes} == wanted
@@ -351,9 +353,9 @@ def test_a_part_reaches_as_far_as_a_turned_and_enlarged_canvas_can_look(
     assert 2 * np.abs(turned).max() <= reach_of((side, side), scale, degrees) + 1e-6
 
 
-def objective(train: Labelled, validation: Labelled, tile: int = 512) -> MapObjective:
+def objective(train: Labelled, validation: Labelled) -> MapObjective:
     augmenter = Augmenter(Augmentation(), (48, 64))
-    return MapObjective(PartSampler(train, 2, 64, 0.0), augmenter, validation, tile, 4, 2, 3.0, CPU)
+    return MapObjective(PartSampler(train, 2, 64, 0.0), augmenter, validation, 64, 4, 2, 3.0, CPU)
 
 
 def test_hard_negatives_weigh_more_and_nothing_else_does(tmp_path: Path) -> None:
@@ -373,7 +375,8 @@ def test_what_lies_outside_a_small_image_is_unknown(tmp_path: Path) -> None:
     assert ((batch.maps == OUTSIDE).sum(axis=(1, 2)) == 48 * 64 - 40 * 30).all()
 
 
-def test_a_validation_image_larger_than_a_tile_is_seen_in_parts(tmp_path: Path) -> None:
+def test_of_many_or_large_validation_images_the_middle_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(objectives, "VALIDATED_PIXELS", 2 * 80**2)
     bench = Bench("unetpp", Task.SEGMENT, tmp_path)
     seen = []
 
@@ -381,9 +384,9 @@ def test_a_validation_image_larger_than_a_tile_is_seen_in_parts(tmp_path: Path) 
         seen.append(tuple(images.shape[2:]))
         return [torch.zeros(1, 3, *images.shape[2:])]
 
-    some = labelled(bench, ["red"], (150, 100))
-    loss = objective(some, some, 64).validation_loss(net)  # type: ignore[arg-type]
-    assert max(max(size) for size in seen) == 64
+    some = labelled(bench, ["red", "blue"], (150, 60))
+    loss = objective(some, some).validation_loss(net)  # type: ignore[arg-type]
+    assert seen == [(60, 80)] * 2
     assert loss is not None
     assert np.log(3) < loss < np.log(3) + 1
     assert objective(some, labelled(bench, [])).validation_loss(net) is None  # type: ignore[arg-type]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -13,8 +14,10 @@ from alpipe.learners.segmentation.labelled import Labelled
 from alpipe.learners.segmentation.sampling import PartSampler
 from alpipe.learners.training.augment import OUTSIDE, Augmenter
 from alpipe.learners.training.data import pad, round_up, to_input
-from alpipe.learners.training.tiling import Tiling, tiles
 from alpipe.types import ByteArray, FloatArray
+
+VALIDATED_PIXELS = 1 << 20
+"""Network pixels of a validation, about: there are 16 of them, and together they are to take less than the training."""
 
 
 class MapBatch(NamedTuple):
@@ -33,14 +36,14 @@ class MapObjective:
         sampler: PartSampler,
         augmenter: Augmenter,
         validation: Labelled,
-        tile: int,
+        least_part: int,
         multiple: int,
         batch_size: int,
         negative_weight: float,
         device: torch.device,
     ) -> None:
         self._sampler, self._augmenter, self._validation = sampler, augmenter, validation
-        self._tiling, self._multiple = Tiling(tile, 0), multiple
+        self._least_part, self._multiple = least_part, multiple
         self._batch_size, self._negative_weight, self._device = batch_size, negative_weight, device
 
     def batch(self, rng: np.random.Generator) -> MapBatch:
@@ -54,19 +57,23 @@ class MapObjective:
         return torch.stack([segmentation_loss(logits.float(), target) for logits in heads]).mean()
 
     def validation_loss(self, net: nn.Module) -> float | None:
-        """The mean over the images, or over their parts where they are larger than a tile."""
-        total, count = 0.0, 0
-        for index in range(len(self._validation.frames)):
+        """The mean over the images, or over the middle of each where they are many or large."""
+        count = len(self._validation.frames)
+        if not count:
+            return None
+        side = max(self._least_part, math.isqrt(VALIDATED_PIXELS // count))
+        total = 0.0
+        for index in range(count):
             pixels, classes = self._validation.frames[index].pixels, self._validation.maps[index]
-            for tile in tiles(classes.shape[0], classes.shape[1], self._tiling, self._multiple):
-                part, truth = pixels[tile.where], classes[tile.where]
-                height, width = (round_up(side, self._multiple) for side in truth.shape)
-                known = np.full((height, width), OUTSIDE, np.uint8)
-                known[: truth.shape[0], : truth.shape[1]] = truth
-                whole = MapBatch(pad(part, height, width)[None], known[None], np.ones((1, height, width), np.float32))
-                total += float(self.loss(net, whole))
-                count += 1
-        return total / count if count else None
+            top, left = (max(0, length - side) // 2 for length in classes.shape)
+            part = slice(top, top + side), slice(left, left + side)
+            truth = classes[part]
+            height, width = (round_up(length, self._multiple) for length in truth.shape)
+            known = np.full((height, width), OUTSIDE, np.uint8)
+            known[: truth.shape[0], : truth.shape[1]] = truth
+            weights = np.ones((1, height, width), np.float32)
+            total += float(self.loss(net, MapBatch(pad(pixels[part], height, width)[None], known[None], weights)))
+        return total / count
 
     def _one(self, rng: np.random.Generator) -> tuple[ByteArray, ByteArray, FloatArray]:
         pixels, classes, negatives = self._sampler.draw(rng)
