@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from alpipe.learners.detection.decode import decode
+from alpipe.learners.detection.decode import Limits, decode
 from alpipe.learners.detection.labelled import gather
 from alpipe.learners.detection.regions import Drawing, RegionObjective
 from alpipe.learners.detection.windows import Level, inner, pyramid, window_shapes
@@ -151,12 +151,10 @@ class SlidingWindows:
         shapes = np.array(setting.facts["window_shapes"], np.float32)
         levels = pyramid((image.shape[1], image.shape[2]), shapes, options.window, options.layout().step)
         made = [_probabilities(net, level, image, options.dropout, samples) for level in levels]
-        probs = np.concatenate(made, axis=1)
+        probs, *voices = np.concatenate(made, axis=1)
         xyxy = np.concatenate([level.boxes() for level in levels])
-        whole, *members = (
-            decode(item.key, one, xyxy, frame, options.min_score, options.overlap, options.max_boxes) for one in probs
-        )
-        return BoxPrediction(item.key, whole.xyxy, whole.scores, whole.probs, whole.class_index, tuple(members))
+        limits = Limits(options.min_score, options.overlap, options.max_boxes)
+        return decode(item.key, probs, xyxy, frame, limits, np.stack(voices) if voices else None)
 
 
 DESIGN = SlidingWindows()

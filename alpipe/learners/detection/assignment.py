@@ -1,0 +1,72 @@
+"""Which places of the network's output are to find which object.
+
+Task alignment (Feng et al. 2021, "TOOD: Task-aligned One-stage Object Detection"): an object is learnt at the places
+that already find it best, by class and by box alike, so that good scores and good boxes come from the same places.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+
+PLACES = 10
+"""Most places that learn one object."""
+
+SCORE_POWER, OVERLAP_POWER = 0.5, 6.0
+"""How much class score and IoU count in the alignment of a place with an object, as in YOLOv8."""
+
+NEAREST = 1e-9
+"""Alignment of the nearest place with an object that no box overlaps yet: below that of any real overlap."""
+
+
+class Assignment(NamedTuple):
+    """Of an image's P places: ``owner`` (P,), index of the object learnt there; ``share`` (P,) in [0, 1], how well the
+    place is aligned with it: 1 at the object's best place, 0 where no object is learnt.
+    """
+
+    owner: torch.Tensor
+    share: torch.Tensor
+
+
+@torch.no_grad()
+def assign(
+    probs: torch.Tensor,
+    boxes: torch.Tensor,
+    centres: torch.Tensor,
+    finest: float,
+    truth: torch.Tensor,
+    class_index: torch.Tensor,
+) -> Assignment:
+    """Places of one image for its (N, 4) true boxes of (N,) classes, given the class probabilities (P, C) and boxes
+    (P, 4) found at the places, whose centres are (P, 2).
+
+    An object's candidates are the places within its box, or within ``finest`` pixels of its middle where the box is
+    smaller than that. It takes the ``PLACES`` best aligned of them; of several objects at a place, the one of highest
+    IoU has it, save that an object keeps its best place.
+    """
+    if not len(truth):
+        return Assignment(torch.zeros_like(centres[:, 0], dtype=torch.long), torch.zeros_like(centres[:, 0]))
+    overlap = pairwise_iou(truth, boxes)
+    middle, half = (truth[:, :2] + truth[:, 2:]) / 2, (truth[:, 2:] - truth[:, :2]) / 2
+    away = ((centres - middle[:, None]).abs() / half.clamp(min=finest)[:, None]).amax(dim=2)
+    score = probs[:, class_index].T
+    alignment = score**SCORE_POWER * overlap**OVERLAP_POWER + NEAREST * (1 - away).clamp(min=1e-3)
+    best = torch.where(away <= 1, alignment, 0).topk(min(PLACES, len(centres)), dim=1)
+    chosen = torch.zeros_like(alignment).scatter_(1, best.indices, best.values)
+    claim = torch.where(chosen > 0, overlap + NEAREST, 0)
+    claim.scatter_add_(1, best.indices[:, :1], torch.ones_like(best.values[:, :1]))  # over any other's IoU
+    claimed, owner = claim.max(dim=0)
+    aligned = chosen.gather(0, owner[None])[0]
+    highest = aligned.new_zeros(len(truth)).scatter_reduce_(0, owner, aligned, "amax")
+    share = torch.where(claimed > 0, aligned / highest[owner].clamp(min=1e-30), 0)
+    return Assignment(owner, share)
+
+
+def pairwise_iou(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """(N, M) IoU of (N, 4) and (M, 4) xyxy boxes; 0 where the union has no area."""
+    a, b = first[:, None], second[None]
+    sides = (torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])).clamp(min=0)
+    intersection = sides[..., 0] * sides[..., 1]
+    areas = [(boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1]) for boxes in (a, b)]
+    return intersection / (areas[0] + areas[1] - intersection).clamp(min=1e-9)
