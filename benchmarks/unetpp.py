@@ -34,7 +34,7 @@ from alpipe.learners.nets.blocks import Conv
 from alpipe.learners.nets.cost import cost
 from alpipe.learners.nets.fold import folded
 from alpipe.learners.nets.nested import NestedUNet
-from alpipe.learners.segmentation.objective import segmentation_loss
+from alpipe.learners.segmentation.objective import segmentation_loss, target_of
 from alpipe.learners.training import trainer
 from alpipe.learners.training.device import Compute, resolve
 from alpipe.learners.training.inference import stream
@@ -137,12 +137,11 @@ def _head(net: NestedUNet, pixels: torch.Tensor, depth: int) -> Any:
 
 def _steps(net: nn.Module, pixels: torch.Tensor) -> Callable[[], object]:
     optimiser = torch.optim.AdamW(net.parameters(), lr=1e-3, fused=True)
-    truth = torch.randint(0, 2, (BATCH, SIDE, SIDE))
-    weight = torch.ones(BATCH, SIDE, SIDE)
+    target = target_of(torch.randint(0, 2, (BATCH, SIDE, SIDE)), torch.ones(BATCH, SIDE, SIDE), 2)
 
     def step() -> None:
         net.train()
-        loss = torch.stack([segmentation_loss(logits, truth, weight) for logits in net(pixels)]).mean()
+        loss = torch.stack([segmentation_loss(logits, target) for logits in net(pixels)]).mean()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

@@ -13,6 +13,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.nn import functional
 
 from alpipe import plugins, rle
 from alpipe.acquisition import disagreement
@@ -21,10 +22,11 @@ from alpipe.evaluation import segmentation
 from alpipe.learners import unetpp
 from alpipe.learners.nets.blocks import Conv
 from alpipe.learners.nets.fold import folded
-from alpipe.learners.nets.nested import Joint, NestedUNet, Node, ThinJoint
+from alpipe.learners.nets.nested import Joint, NestedUNet, ThinJoint
+from alpipe.learners.segmentation import objective as objectives
 from alpipe.learners.segmentation.depth import dice_by_depth, smallest
 from alpipe.learners.segmentation.labelled import Labelled, gather
-from alpipe.learners.segmentation.objective import MapObjective, segmentation_loss
+from alpipe.learners.segmentation.objective import MapObjective, segmentation_loss, target_of
 from alpipe.learners.segmentation.sampling import PartSampler, class_factors, reach_of
 from alpipe.learners.training import inference, tiling
 from alpipe.learners.training.augment import OUTSIDE, Augmentation, Augmenter
@@ -63,11 +65,12 @@ def test_nothing_beyond_a_depth_is_computed(depth: int) -> None:
     net = net_of()
     called: Counter[str] = Counter()
     for name, module in net.named_modules():
-        if isinstance(module, Node | Joint | ThinJoint | torch.nn.Conv2d):
+        if not isinstance(module, torch.nn.ModuleList):
             module.register_forward_hook(lambda *_, name=name: called.update([name]))
     with torch.inference_mode():
         net.columns(torch.zeros(1, 3, 16, 16), depth)
-    nodes = {name for name, module in net.named_modules() if isinstance(module, Node | Joint | ThinJoint)}
+    nodes = {name for name, module in net.named_modules() if isinstance(module, Joint | ThinJoint)}
+    nodes |= {f"encoder.levels.{level}" for level in range(net.depth + 1)}
     wanted = {f"encoder.levels.{level}" for level in range(depth + 1)}
     wanted |= {f"joints.x{level}_{column}" for column in range(1, depth + 1) for level in range(depth - column + 1)}
     assert {name for name in called if name in nodes} == wanted
@@ -350,9 +353,9 @@ def test_a_part_reaches_as_far_as_a_turned_and_enlarged_canvas_can_look(
     assert 2 * np.abs(turned).max() <= reach_of((side, side), scale, degrees) + 1e-6
 
 
-def objective(train: Labelled, validation: Labelled, tile: int = 512) -> MapObjective:
+def objective(train: Labelled, validation: Labelled) -> MapObjective:
     augmenter = Augmenter(Augmentation(), (48, 64))
-    return MapObjective(PartSampler(train, 2, 64, 0.0), augmenter, validation, tile, 4, 2, 3.0, CPU)
+    return MapObjective(PartSampler(train, 2, 64, 0.0), augmenter, validation, 64, 4, 2, 3.0, CPU)
 
 
 def test_hard_negatives_weigh_more_and_nothing_else_does(tmp_path: Path) -> None:
@@ -372,7 +375,8 @@ def test_what_lies_outside_a_small_image_is_unknown(tmp_path: Path) -> None:
     assert ((batch.maps == OUTSIDE).sum(axis=(1, 2)) == 48 * 64 - 40 * 30).all()
 
 
-def test_a_validation_image_larger_than_a_tile_is_seen_in_parts(tmp_path: Path) -> None:
+def test_of_many_or_large_validation_images_the_middle_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(objectives, "VALIDATED_PIXELS", 2 * 80**2)
     bench = Bench("unetpp", Task.SEGMENT, tmp_path)
     seen = []
 
@@ -380,9 +384,9 @@ def test_a_validation_image_larger_than_a_tile_is_seen_in_parts(tmp_path: Path) 
         seen.append(tuple(images.shape[2:]))
         return [torch.zeros(1, 3, *images.shape[2:])]
 
-    some = labelled(bench, ["red"], (150, 100))
-    loss = objective(some, some, 64).validation_loss(net)  # type: ignore[arg-type]
-    assert max(max(size) for size in seen) == 64
+    some = labelled(bench, ["red", "blue"], (150, 60))
+    loss = objective(some, some).validation_loss(net)  # type: ignore[arg-type]
+    assert seen == [(60, 80)] * 2
     assert loss is not None
     assert np.log(3) < loss < np.log(3) + 1
     assert objective(some, labelled(bench, [])).validation_loss(net) is None  # type: ignore[arg-type]
@@ -396,7 +400,8 @@ def test_pixels_outside_the_image_cost_nothing(seed: int) -> None:
     truth[:, 5:] = OUTSIDE
     changed = logits.clone()
     changed[:, :, 5:] = torch.randn(2, 3, 3, 8, generator=generator)
-    losses = [float(segmentation_loss(one, truth, torch.ones(2, 8, 8))) for one in (logits, changed)]
+    target = target_of(truth, torch.ones(2, 8, 8), 3)
+    losses = [float(segmentation_loss(one, target)) for one in (logits, changed)]
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)
 
 
@@ -404,8 +409,28 @@ def test_a_perfect_map_costs_almost_nothing_and_a_wrong_one_much() -> None:
     truth = torch.zeros(1, 8, 8, dtype=torch.long)
     truth[0, 2:5, 2:5] = 1
     right = torch.stack([truth == 0, truth == 1], dim=1).float() * 40 - 20
-    assert float(segmentation_loss(right, truth, torch.ones(1, 8, 8))) < 0.01
-    assert float(segmentation_loss(-right, truth, torch.ones(1, 8, 8))) > 10
+    target = target_of(truth, torch.ones(1, 8, 8), 2)
+    assert float(segmentation_loss(right, target)) < 0.01
+    assert float(segmentation_loss(-right, target)) > 10
+
+
+@given(st.integers(0, 1000))
+def test_the_loss_is_weighted_cross_entropy_plus_dice(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(2, 3, 6, 7, generator=generator)
+    truth = torch.randint(0, 3, (2, 6, 7), generator=generator)
+    focus = torch.rand(2, 6, 7, generator=generator) + 1
+    truth[:, 4:] = OUTSIDE
+    entropy = functional.cross_entropy(logits, truth.where(truth != OUTSIDE, -100), reduction="none", ignore_index=-100)
+    weight = focus * (truth != OUTSIDE)
+    probs = torch.softmax(logits, dim=1)[:, :, :4]
+    losses = []
+    for name in (1, 2):
+        one = (truth[:, :4] == name).float()
+        sizes = probs[:, name].square().sum() + one.sum()
+        losses.append(1 - (2 * (probs[:, name] * one).sum() + 1) / (sizes + 1))
+    expected = (entropy * weight).sum() / weight.sum() + torch.stack(losses).mean()
+    assert float(segmentation_loss(logits, target_of(truth, focus, 3))) == pytest.approx(float(expected), rel=1e-4)
 
 
 def test_masks_at_network_size_keep_their_classes(tmp_path: Path) -> None:

@@ -191,7 +191,7 @@ class Design:
             PartSampler(labelled, len(setting.classes), reach, options.repeat_below),
             Augmenter(options.augmentation(), canvas),
             gather(validation, (), setting.classes, setting.image_size),
-            options.tile,
+            options.crop_size,
             multiple,
             batch_size,
             options.negative_weight,

@@ -4,15 +4,16 @@ Node X(i, j) lies at level i (1/2ⁱ of the size) and sees all earlier nodes of 
 X(i, j) = conv([X(i, 0), …, X(i, j − 1), up(X(i + 1, j − 1))]), X(i, 0) = conv(down(X(i − 1, 0))). Each X(0, j), j ≥ 1,
 carries a head (deep supervision) and is the output of a U-Net of depth j.
 
-The papers put two 3×3 convolutions at X(i, j) too. Here is one, and at level 0, where a channel costs the most, it
-comes after a 1×1 convolution that brings what is joined to the channels of the level: with features 16 … 256 that is
-half the multiply-adds. The part from below is narrowed before it is raised (both are linear), where it has a quarter
-of the pixels.
+The papers put two 3×3 convolutions everywhere. Here they are at X(i, 0), i ≥ 1, alone, and one elsewhere; at level 0,
+where a channel costs the most, a 1×1 convolution before it brings what is joined to the channels of the level: with
+features 16 … 256 that is half the multiply-adds. The part from below is narrowed before it is raised (both are linear),
+where it has a quarter of the pixels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import nn
@@ -22,7 +23,7 @@ from alpipe.learners.nets.blocks import RGB, STANDARD, Conv, ConvNormAct
 
 
 class Node(nn.Sequential):
-    """Two 3×3 convolutions: what stands at each X(i, 0)."""
+    """Two 3×3 convolutions: what stands at each X(i, 0), i ≥ 1."""
 
     def __init__(self, inputs: int, outputs: int, conv: Conv) -> None:
         super().__init__(ConvNormAct(inputs, outputs, conv=conv), ConvNormAct(outputs, outputs, conv=conv))
@@ -33,8 +34,8 @@ class Encoder(nn.Module):
 
     def __init__(self, features: Sequence[int], conv: Conv) -> None:
         super().__init__()
-        before = [RGB, *features[:-1]]
-        self.levels = nn.ModuleList(Node(*widths, conv) for widths in zip(before, features, strict=True))
+        deeper = (Node(*widths, conv) for widths in pairwise(features))
+        self.levels = nn.ModuleList([ConvNormAct(RGB, features[0]), *deeper])
 
     def forward(self, images: torch.Tensor, depth: int | None = None) -> list[torch.Tensor]:
         """All maps, or those down to ``depth``."""

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional
 
 from alpipe.learners.segmentation.labelled import Labelled
 from alpipe.learners.segmentation.sampling import PartSampler
 from alpipe.learners.training.augment import OUTSIDE, Augmenter
 from alpipe.learners.training.data import pad, round_up, to_input
-from alpipe.learners.training.tiling import Tiling, tiles
 from alpipe.types import ByteArray, FloatArray
+
+VALIDATED_PIXELS = 1 << 20
+"""Network pixels of a validation, about: there are 16 of them, and together they are to take less than the training."""
 
 
 class MapBatch(NamedTuple):
@@ -34,14 +36,14 @@ class MapObjective:
         sampler: PartSampler,
         augmenter: Augmenter,
         validation: Labelled,
-        tile: int,
+        least_part: int,
         multiple: int,
         batch_size: int,
         negative_weight: float,
         device: torch.device,
     ) -> None:
         self._sampler, self._augmenter, self._validation = sampler, augmenter, validation
-        self._tiling, self._multiple = Tiling(tile, 0), multiple
+        self._least_part, self._multiple = least_part, multiple
         self._batch_size, self._negative_weight, self._device = batch_size, negative_weight, device
 
     def batch(self, rng: np.random.Generator) -> MapBatch:
@@ -49,25 +51,29 @@ class MapObjective:
         return MapBatch(np.stack(pixels), np.stack(maps), np.stack(focus))
 
     def loss(self, net: nn.Module, batch: MapBatch) -> torch.Tensor:
-        truth = torch.from_numpy(batch.maps).to(self._device).long()
-        focus = torch.from_numpy(batch.focus).to(self._device)
+        truth, focus = (torch.from_numpy(part).to(self._device) for part in (batch.maps, batch.focus))
         heads: Sequence[torch.Tensor] = net(to_input(batch.pixels, self._device))
-        return torch.stack([segmentation_loss(logits.float(), truth, focus) for logits in heads]).mean()
+        target = target_of(truth, focus, heads[0].shape[1])
+        return torch.stack([segmentation_loss(logits.float(), target) for logits in heads]).mean()
 
     def validation_loss(self, net: nn.Module) -> float | None:
-        """The mean over the images, or over their parts where they are larger than a tile."""
-        total, count = 0.0, 0
-        for index in range(len(self._validation.frames)):
+        """The mean over the images, or over the middle of each where they are many or large."""
+        count = len(self._validation.frames)
+        if not count:
+            return None
+        side = max(self._least_part, math.isqrt(VALIDATED_PIXELS // count))
+        total = 0.0
+        for index in range(count):
             pixels, classes = self._validation.frames[index].pixels, self._validation.maps[index]
-            for tile in tiles(classes.shape[0], classes.shape[1], self._tiling, self._multiple):
-                part, truth = pixels[tile.where], classes[tile.where]
-                height, width = (round_up(side, self._multiple) for side in truth.shape)
-                known = np.full((height, width), OUTSIDE, np.uint8)
-                known[: truth.shape[0], : truth.shape[1]] = truth
-                whole = MapBatch(pad(part, height, width)[None], known[None], np.ones((1, height, width), np.float32))
-                total += float(self.loss(net, whole))
-                count += 1
-        return total / count if count else None
+            top, left = (max(0, length - side) // 2 for length in classes.shape)
+            part = slice(top, top + side), slice(left, left + side)
+            truth = classes[part]
+            height, width = (round_up(length, self._multiple) for length in truth.shape)
+            known = np.full((height, width), OUTSIDE, np.uint8)
+            known[: truth.shape[0], : truth.shape[1]] = truth
+            weights = np.ones((1, height, width), np.float32)
+            total += float(self.loss(net, MapBatch(pad(pixels[part], height, width)[None], known[None], weights)))
+        return total / count
 
     def _one(self, rng: np.random.Generator) -> tuple[ByteArray, ByteArray, FloatArray]:
         pixels, classes, negatives = self._sampler.draw(rng)
@@ -79,19 +85,34 @@ class MapObjective:
         return made.pixels, made.classes, focus
 
 
-def segmentation_loss(logits: torch.Tensor, truth: torch.Tensor, focus: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy, weighted by ``focus`` (B, H, W), plus the soft Dice loss of the foreground classes; a scalar.
-
-    ``logits`` (B, 1 + C, H, W), ``truth`` (B, H, W) with OUTSIDE where nothing is known. Dice is taken over the whole
-    batch (Milletari et al. 2016), so that a class which one image lacks is no special case.
+class Target(NamedTuple):
+    """What all heads are compared with: ``is_class`` (B, 1 + C, H, W) of 0 and 1, 0 in all classes where nothing is
+    known; ``known`` (B, 1, H, W) of 0 and 1; ``weight`` (B, H, W) of the pixels, 0 where nothing is known.
     """
-    known = truth != OUTSIDE
-    entropy = functional.cross_entropy(logits, truth.where(known, 0), reduction="none")
-    weight = focus * known
-    entropy = (entropy * weight).sum() / weight.sum().clamp(min=1)
-    probs = torch.softmax(logits, dim=1)[:, 1:] * known[:, None]
-    names = torch.arange(1, logits.shape[1], device=logits.device)[None, :, None, None]
-    is_class = (truth[:, None] == names).float()
+
+    is_class: torch.Tensor
+    known: torch.Tensor
+    weight: torch.Tensor
+
+
+def target_of(truth: torch.Tensor, focus: torch.Tensor, channels: int) -> Target:
+    """The target of a (B, H, W) class map with OUTSIDE where nothing is known, and the (B, H, W) weights of pixels."""
+    known = (truth != OUTSIDE).float()
+    names = torch.arange(channels, device=truth.device)[None, :, None, None]
+    return Target((truth[:, None] == names).float(), known[:, None], focus * known)
+
+
+def segmentation_loss(logits: torch.Tensor, target: Target) -> torch.Tensor:
+    """Weighted cross-entropy plus the soft Dice loss of the foreground classes, of (B, 1 + C, H, W) logits; a scalar.
+
+    Dice is taken over the whole batch (Milletari et al. 2016), so that a class which one image lacks is no special
+    case.
+    """
+    logs = torch.log_softmax(logits.contiguous(), dim=1)
+    entropy = -(logs * target.is_class).sum(dim=1)
+    entropy = (entropy * target.weight).sum() / target.weight.sum().clamp(min=1)
+    probs = logs.exp()[:, 1:] * target.known
+    is_class = target.is_class[:, 1:]
     both = (probs * is_class).sum(dim=(0, 2, 3))
     sizes = (probs.square() + is_class).sum(dim=(0, 2, 3))
     dice = (2 * both + 1) / (sizes + 1)
