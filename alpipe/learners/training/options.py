@@ -1,4 +1,4 @@
-"""Options that every trained learner has."""
+"""Options that trained learners have."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from alpipe.types import Example
 Auto: TypeAlias = Literal["auto"]
 
 
-class TrainingOptions(PluginOptions):
-    """How to train. Steps, not seconds: a training ends at the same place on a slow machine and on a fast one."""
+class FitOptions(PluginOptions):
+    """How to fit a network. Steps, not seconds: a training ends at the same place on slow machines and on fast ones."""
 
     steps: PositiveInt | Auto = Field("auto", description="Steps of the optimiser; auto grows with the training set.")
     batch_size: Annotated[int, Field(ge=2)] | Auto = Field(
@@ -27,15 +27,6 @@ class TrainingOptions(PluginOptions):
     weight_decay: float = Field(0.02, ge=0, le=1, description="Weight decay of AdamW.")
     patience: int = Field(
         6, ge=0, description="Of 16 validations, so many in a row without a better loss end the training; 0: none do."
-    )
-    conv: Literal["standard", "group", "separable"] = Field(
-        "standard", description="How 3×3 convolutions are made; group and separable ones have fewer weights."
-    )
-    groups: int = Field(4, ge=2, le=64, description="With conv: group, into how many groups channels are cut.")
-    shuffle: bool = Field(True, description="With conv: group, whether channels are interleaved between the groups.")
-    dropout: float = Field(0.1, ge=0, lt=1, description="Share of the last layer's inputs that a step leaves out.")
-    samples: int = Field(
-        0, ge=0, le=1000, description="Dropout samples of the last layer that a pool scan adds as an ensemble; 0: none."
     )
     flip: Flip = Field(
         Flip.HORIZONTAL,
@@ -48,13 +39,27 @@ class TrainingOptions(PluginOptions):
         0.3, ge=0, le=1, description="Strength of random changes of brightness, contrast and saturation."
     )
 
-    def convolution(self) -> Conv:
-        """The convolution that these options ask for."""
-        return Conv(self.conv, self.groups, self.shuffle)
-
     def augmentation(self) -> Augmentation:
         """The random changes that these options ask for."""
         return Augmentation(self.flip, self.scale, self.rotate, self.colour)
+
+
+class TrainingOptions(FitOptions):
+    """What can be chosen besides where the network is alpipe's own: how its convolutions are made, and its dropout."""
+
+    conv: Literal["standard", "group", "separable"] = Field(
+        "standard", description="How 3×3 convolutions are made; group and separable ones have fewer weights."
+    )
+    groups: int = Field(4, ge=2, le=64, description="With conv: group, into how many groups channels are cut.")
+    shuffle: bool = Field(True, description="With conv: group, whether channels are interleaved between the groups.")
+    dropout: float = Field(0.1, ge=0, lt=1, description="Share of the last layer's inputs that a step leaves out.")
+    samples: int = Field(
+        0, ge=0, le=1000, description="Dropout samples of the last layer that a pool scan adds as an ensemble; 0: none."
+    )
+
+    def convolution(self) -> Conv:
+        """The convolution that these options ask for."""
+        return Conv(self.conv, self.groups, self.shuffle)
 
 
 def steps_for(images: int, batch_size: int, *, passes: int, passes_an_image: int, most: int) -> int:
