@@ -213,7 +213,7 @@ def test_weights_that_do_not_fit_are_refused(module: Any) -> None:
 def test_a_download_that_fails_is_told_in_one_line() -> None:
     with pytest.raises(TrainingError) as caught, packages.fetching("weights X"):
         raise OSError("no route\nto host")
-    assert str(caught.value).startswith("weights X cannot be had (no route); ")
+    assert str(caught.value).startswith("weights X cannot be loaded (no route); ")
     with pytest.raises(DataError, match="another"), packages.fetching("weights X"):
         raise DataError("another")
 
@@ -233,7 +233,7 @@ def test_a_training_whose_weights_cannot_be_downloaded_stops_in_one_line(
         import torchvision
 
         monkeypatch.setattr(torchvision.models, "get_model_weights", unreachable)
-    with pytest.raises(TrainingError, match=r"cannot be had \(no route to host\); .* weights: none"):
+    with pytest.raises(TrainingError, match=r"cannot be loaded \(no route to host\); .* weights: none"):
         module.start(net, setting(module), no_progress)
 
 

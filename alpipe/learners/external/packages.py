@@ -35,8 +35,8 @@ def fetching(what: str) -> Iterator[None]:
         raise
     except Exception as error:  # networks, hubs, caches and checksums fail with a dozen kinds
         raise TrainingError(
-            f"{what} cannot be had ({brief(error)}); connect to the internet for the first training with them, choose"
-            " others, or train from random ones with weights: none"
+            f"{what} cannot be loaded ({brief(error)}); connect to the internet for the first training with them, or"
+            " set weights: none to start from random ones"
         ) from error
 
 
