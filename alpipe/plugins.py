@@ -14,7 +14,7 @@ from enum import StrEnum
 from functools import cache
 from importlib.metadata import entry_points
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from pydantic import ValidationError
 
@@ -111,6 +111,14 @@ def advice(absent: dict[str, str]) -> str:
     """What is said of a plug-in that lacks packages."""
     installs = " ".join(f'"{install}"' for install in dict.fromkeys(absent.values()))
     return f"needs {' and '.join(absent)}, which is not installed: pip install {installs}"
+
+
+def nowhere(name: str) -> NoReturn:
+    """Raises PluginError for a name that no plug-in of any kind has, with the nearest known ones."""
+    known = [known for kind in Kind for known in available(kind)]
+    near = difflib.get_close_matches(name, known, n=2, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else "`alpipe plugins` lists them"
+    raise PluginError(f"unknown plug-in {name!r}; {hint}")
 
 
 def options(kind: Kind, name: str, plugin: Any, values: dict[str, Any]) -> Any:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
@@ -135,11 +136,14 @@ class Pretrainable(Protocol):
         items: Sequence[Item],
         file: Path,
         *,
+        settings: Any,
         seed: int,
         progress: ProgressCallback = no_progress,
         resume_from: Path | None = None,
     ) -> None:
-        """Writes the encoder's weights into the file (safetensors), for ``LearnerContext.encoder``."""
+        """Writes the encoder's weights into the file (safetensors), for ``LearnerContext.encoder``. ``settings`` are
+        the project's options of the autoencoder that trains it.
+        """
 
 
 class Inspectable(Protocol):
@@ -155,8 +159,10 @@ class Inspectable(Protocol):
 class Strategy(Protocol):
     """How to choose what is worth labelling, in two steps."""
 
-    def score(self, prediction: Prediction) -> float:
-        """Finite; larger is more worth labelling. Called while the scan of the pool streams."""
+    def score(self, prediction: Any) -> float:
+        """Finite; larger is more worth labelling. Called while the scan of the pool streams, with a ``Prediction``, or
+        an ``ImageFit`` where the module's SCANNER is the autoencoder.
+        """
 
     def choose(
         self,
@@ -172,8 +178,19 @@ class Strategy(Protocol):
         """
 
 
+class Scanner(StrEnum):
+    """What looks at each image of the pool for a strategy: the round's model, by its ``scan``; or the autoencoder,
+    trained on the labelled images, which says how badly the image fits them.
+    """
+
+    MODEL = "model"
+    VAE = "vae"
+
+
 class StrategyPlugin(Protocol):
-    """A module in ``alpipe/acquisition/`` or an entry point of ``alpipe.strategies``."""
+    """A module in ``alpipe/acquisition/`` or an entry point of ``alpipe.strategies``. It may hold ``SCANNER``, a
+    ``Scanner``; without it the round's model scans the pool.
+    """
 
     TASKS: frozenset[Task]
     NEEDS_EMBEDDINGS: bool

@@ -38,7 +38,6 @@ from tests.learner_packages import absent, provided
 TINY: dict[str, dict[str, Any]] = {
     "detector": {"steps": 4, "batch_size": 2, "image_size": 64, "width": 16},
     "unetpp": {"steps": 4, "batch_size": 2, "image_size": 48, "crop_size": 32, "features": (8, 8, 8)},
-    "cnn": {"steps": 4, "batch_size": 2, "image_size": 32, "features": (8, 8), "hidden": 8},
     "torchvision-detector": {
         "steps": 4,
         "batch_size": 2,
@@ -55,6 +54,16 @@ TINY: dict[str, dict[str, Any]] = {
         "weights": "none",
     },
     "smp": {"steps": 4, "batch_size": 2, "image_size": 48, "crop_size": 32, "encoder": "resnet18", "weights": "none"},
+    "cnn": {"steps": 4, "batch_size": 2, "image_size": 32, "features": (8, 8), "hidden": (8,)},
+    "sliding": {
+        "steps": 4,
+        "batch_size": 4,
+        "window": 22,
+        "features": (4, 4),
+        "convs": 1,
+        "hidden": (8,),
+        "windows": 2,
+    },
 }
 """Options that make a learner quick to fit; one that is not named here is tested with its defaults."""
 

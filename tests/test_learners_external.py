@@ -20,6 +20,7 @@ from torch import nn
 from alpipe import plugins
 from alpipe.errors import ConfigError, DataError, PluginError, TrainingError
 from alpipe.learners.external import detection, packages, pixels, smp, torchvision_detector, torchvision_segmenter
+from alpipe.learners.nets.cost import cost
 from alpipe.learners.training.augment import Augmentation
 from alpipe.learners.training.data import Frame, to_input
 from alpipe.learners.training.learner import Setting
@@ -359,7 +360,7 @@ def test_every_architecture_has_maps_and_a_cost(module: Any) -> None:
     for name in module.BACKBONES:
         net = module.network(module.Options(architecture=name, weights="none"), 2, 64).eval()
         assert net.embed(torch.zeros(2, 3, 64, 64)).shape == (2, net.features)
-        net(torch.zeros(1, 3, 64, 64))
+        assert cost(net, 64, 64).multiply_adds > 0
 
 
 @pytest.mark.parametrize("name", [DETECTOR, SMP])

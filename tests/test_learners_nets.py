@@ -1,11 +1,11 @@
-"""The detector's targets, losses and decoding, and the U-Net++ that can be cut at any depth."""
+"""The detector's targets, losses and decoding."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from alpipe import boxes
@@ -13,8 +13,6 @@ from alpipe.learners.detection.decode import decode
 from alpipe.learners.detection.losses import focal_loss, giou_loss, to_boxes
 from alpipe.learners.detection.targets import targets
 from alpipe.learners.nets.dense import DenseDetector
-from alpipe.learners.nets.nested import NestedUNet
-from alpipe.learners.segmentation.objective import OUTSIDE, segmentation_loss
 from alpipe.learners.training.data import Frame
 from alpipe.types import FloatArray
 
@@ -123,39 +121,3 @@ def test_the_detector_says_little_before_it_is_trained_and_its_boxes_have_an_are
     assert float(torch.sigmoid(logits).mean()) == pytest.approx(0.01, abs=0.01)
     found = to_boxes(distances, STRIDE)
     assert (found[:, 2:] > found[:, :2]).all()
-
-
-@pytest.mark.parametrize("depth", [1, 2, 3])
-def test_a_unetpp_cut_at_a_depth_says_what_that_head_says_in_the_whole(depth: int) -> None:
-    net = NestedUNet(2, (4, 8, 8, 8)).eval()
-    images = torch.randn(1, 3, 32, 24)
-    with torch.inference_mode():
-        whole, cut = net(images), net(images, depth)
-    assert len(whole) == 3
-    assert len(cut) == depth
-    for one, other in zip(whole, cut, strict=False):
-        assert one.shape == (1, 2, 32, 24)
-        assert torch.equal(one, other)
-
-
-@settings(deadline=None)
-@given(st.integers(0, 1000))
-def test_pixels_outside_the_image_cost_nothing(seed: int) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    logits = torch.randn(2, 3, 8, 8, generator=generator)
-    truth = torch.randint(0, 3, (2, 8, 8), generator=generator)
-    truth[:, 5:] = OUTSIDE
-    changed = logits.clone()
-    changed[:, :, 5:] = torch.randn(2, 3, 3, 8, generator=generator)
-    focus = torch.ones(2, 8, 8)
-    assert float(segmentation_loss(logits, truth, focus)) == pytest.approx(
-        float(segmentation_loss(changed, truth, focus)), abs=1e-5
-    )
-
-
-def test_a_perfect_map_costs_almost_nothing_and_a_wrong_one_much() -> None:
-    truth = torch.zeros(1, 8, 8, dtype=torch.long)
-    truth[0, 2:5, 2:5] = 1
-    right = torch.stack([truth == 0, truth == 1], dim=1).float() * 40 - 20
-    assert float(segmentation_loss(right, truth, torch.ones(1, 8, 8))) < 0.01
-    assert float(segmentation_loss(-right, truth, torch.ones(1, 8, 8))) > 10

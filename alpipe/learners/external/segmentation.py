@@ -10,14 +10,24 @@ from pydantic import Field
 from torch import nn
 
 from alpipe.learners.external.pixels import MEAN, STD, channels, normalised, pooled
-from alpipe.learners.segmentation.objective import MapObjective, gather
-from alpipe.learners.training.data import Frame
+from alpipe.learners.segmentation.labelled import gather
+from alpipe.learners.segmentation.objective import MapObjective
+from alpipe.learners.segmentation.sampling import PartSampler, reach_of
+from alpipe.learners.training.augment import Augmenter
+from alpipe.learners.training.data import Frame, canvas_size, round_up
 from alpipe.learners.training.learner import Setting
 from alpipe.learners.training.options import Auto, FitOptions, long_side, steps_for
+from alpipe.learners.training.tiling import Tiling
 from alpipe.types import Example, Item, MapPrediction, Negative, Task
 
 MULTIPLE = 32
-"""The deepest maps of these networks are 1/32 of the image a side at most."""
+"""The deepest maps of most networks are 1/32 of the image a side."""
+
+TILE, SHARED = 1024, 128
+"""Larger images, as the network sees them, are predicted in tiles of this side that share so many pixels."""
+
+REPEAT_BELOW = 0.25
+"""Images with a class that a smaller share of the images have are drawn more often."""
 
 
 class MapOptions(FitOptions):
@@ -73,12 +83,20 @@ class MapNet(nn.Module):
 
 @final
 class Segmenter(Generic[Opt]):
-    """The design of a segmenter: ``make`` gives its network with random weights, by options and number of classes."""
+    """The design of a segmenter: ``make`` gives its network with random weights, for options, a number of classes and a
+    size of images; ``multiple`` is what the sides of its input must be multiples of.
+    """
 
     format, task, batch_size = 1, Task.SEGMENT, 8
 
-    def __init__(self, name: str, options: type[Opt], make: Callable[[Opt, int, int], nn.Module]) -> None:
-        self.name, self.options, self._make = name, options, make
+    def __init__(
+        self,
+        name: str,
+        options: type[Opt],
+        make: Callable[[Opt, int, int], nn.Module],
+        multiple: Callable[[Opt], int] = lambda _: MULTIPLE,
+    ) -> None:
+        self.name, self.options, self._make, self._multiple = name, options, make, multiple
 
     def image_size(self, options: Opt, train: Sequence[Example]) -> int:
         return options.image_size if options.image_size != "auto" else long_side(train, 512)
@@ -91,8 +109,11 @@ class Segmenter(Generic[Opt]):
     def sees(self, setting: Setting[Opt]) -> int:
         return min(setting.image_size, setting.options.crop_size)
 
-    def multiple(self, setting: Setting[Opt]) -> int:  # noqa: ARG002
-        return MULTIPLE
+    def multiple(self, setting: Setting[Opt]) -> int:
+        return self._multiple(setting.options)
+
+    def tiling(self, setting: Setting[Opt]) -> Tiling:  # noqa: ARG002
+        return Tiling(TILE, SHARED)
 
     def network(self, setting: Setting[Opt]) -> nn.Module:
         return self._make(setting.options, len(setting.classes), setting.image_size)
@@ -106,14 +127,19 @@ class Segmenter(Generic[Opt]):
         batch_size: int,
         device: torch.device,
     ) -> MapObjective:
+        options, multiple = setting.options, self.multiple(setting)
+        labelled = gather(train, negatives, setting.classes, setting.image_size)
+        crop = round_up(options.crop_size, multiple)
+        height, width = (min(side, crop) for side in canvas_size(labelled.frames.sizes, multiple))
+        reach = reach_of((height, width), options.scale, options.rotate)
         return MapObjective(
-            gather(train, negatives, setting.classes, setting.image_size),
+            PartSampler(labelled, len(setting.classes), reach, REPEAT_BELOW),
+            Augmenter(options.augmentation(), (height, width)),
             gather(validation, (), setting.classes, setting.image_size),
-            setting.options.augmentation(),
+            TILE,
+            multiple,
             batch_size,
-            setting.options.crop_size,
-            MULTIPLE,
-            setting.options.negative_weight,
+            options.negative_weight,
             device,
         )
 

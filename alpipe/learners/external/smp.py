@@ -13,7 +13,7 @@ from torch import nn
 
 from alpipe.errors import ConfigError
 from alpipe.learners.external.packages import brief, fetching, package
-from alpipe.learners.external.segmentation import MapNet, MapOptions, Segmenter
+from alpipe.learners.external.segmentation import MULTIPLE, MapNet, MapOptions, Segmenter
 from alpipe.learners.training import learner
 from alpipe.learners.training.learner import Setting, TrainedLearner, TrainedModel
 from alpipe.protocols import LearnerContext, ProgressCallback
@@ -87,8 +87,9 @@ def _package() -> Any:
 
 
 def _model(options: Options, outputs: int, weights: str | bool | None) -> Any:
+    more = {"dynamic_img_size": True} if options.architecture == "DPT" else {}  # else its encoders take one size alone
     return getattr(_package(), options.architecture)(
-        encoder_name=options.encoder, encoder_weights=weights, in_channels=3, classes=outputs
+        encoder_name=options.encoder, encoder_weights=weights, in_channels=3, classes=outputs, **more
     )
 
 
@@ -110,4 +111,9 @@ def _one_of(option: str, value: str, known: Iterable[str]) -> None:
         raise ConfigError(f"learner 'smp': unknown {option} {value!r}; {hint}")
 
 
-DESIGN = Segmenter("smp", Options, network)
+def _multiple(options: Options) -> int:
+    # PAN halves a map of 1/16 of the size three times
+    return 128 if options.architecture == "PAN" else MULTIPLE
+
+
+DESIGN = Segmenter("smp", Options, network, _multiple)

@@ -28,4 +28,4 @@ def sample_last(
         made = functional.conv2d(features, thinned[:, :, None, None], bias)
     else:
         made = functional.linear(features, thinned, bias)
-    return made.float().unflatten(1, (samples, outputs)).transpose(0, 1)
+    return made.float().reshape(len(made), samples, outputs, *made.shape[2:]).transpose(0, 1)

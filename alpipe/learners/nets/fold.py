@@ -20,19 +20,11 @@ def folded(net: Net) -> Net:
     for module in made.modules():
         if not isinstance(module, nn.Sequential):
             continue
-        for at, (first, second) in enumerate(pairwise(list(module))):
-            if isinstance(second, nn.BatchNorm2d):
-                holder, place = _last_convolution(module, at, first)
-                if holder is not None:
-                    holder[place] = fuse_conv_bn_eval(holder[place], second)
-                    module[at + 1] = nn.Identity()
+        for at, (first, norm) in enumerate(pairwise(list(module))):
+            # a separable convolution ends in one
+            holder, place = (first, len(first) - 1) if isinstance(first, nn.Sequential) else (module, at)
+            convolution = holder[place]
+            if isinstance(norm, nn.BatchNorm2d) and isinstance(convolution, nn.Conv2d):
+                holder[place] = fuse_conv_bn_eval(convolution, norm)
+                module[at + 1] = nn.Identity()
     return made
-
-
-def _last_convolution(module: nn.Sequential, at: int, layer: nn.Module) -> tuple[nn.Sequential | None, int]:
-    """Where the convolution stands whose output the layer gives: itself, or the last step of a separable one."""
-    if isinstance(layer, nn.Conv2d):
-        return module, at
-    if isinstance(layer, nn.Sequential) and isinstance(layer[-1], nn.Conv2d):
-        return layer, len(layer) - 1
-    return None, 0

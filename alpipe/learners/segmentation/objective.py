@@ -3,35 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
-import cv2
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 from torch.nn import functional
 
-from alpipe import rle
-from alpipe.errors import DataError, TrainingError
-from alpipe.learners.training.augment import Augmentation, centring, jitter_colour, random_affine, warp, warp_boxes
-from alpipe.learners.training.data import Frames, canvas_size, to_input
-from alpipe.types import ByteArray, Example, FloatArray, Masks, Negative
-
-OUTSIDE = 255
-"""In class maps: a pixel outside the image, of which nothing is known."""
-
-
-@dataclass(frozen=True, slots=True)
-class Labelled:
-    """Frames with, for each, the (h, w) uint8 class map (0 is background) and (M, 4) hard negatives, both in network
-    pixels.
-    """
-
-    frames: Frames
-    maps: list[ByteArray]
-    negatives: list[FloatArray]
+from alpipe.learners.segmentation.labelled import Labelled
+from alpipe.learners.segmentation.sampling import PartSampler
+from alpipe.learners.training.augment import OUTSIDE, Augmenter
+from alpipe.learners.training.data import pad, round_up, to_input
+from alpipe.learners.training.tiling import Tiling, tiles
+from alpipe.types import ByteArray, FloatArray
 
 
 class MapBatch(NamedTuple):
@@ -42,99 +26,57 @@ class MapBatch(NamedTuple):
     focus: FloatArray
 
 
-def gather(
-    examples: Sequence[Example], negatives: Sequence[Negative], classes: Sequence[str], image_size: int
-) -> Labelled:
-    """Reads the images and brings the masks to network size. Raises TrainingError for labels that are no masks, masks
-    of another size than the image, or of a class that is not among the classes.
-    """
-    by_key: dict[str, list[tuple[float, float, float, float]]] = {}
-    for negative in negatives:
-        by_key.setdefault(negative.item_key, []).append(negative.box)
-    for example in examples:
-        if not isinstance(example.labels, Masks):
-            kind = type(example.labels).__name__
-            raise TrainingError(f"item {example.item.key} is labelled with {kind}; a segmenter learns from masks")
-    frames = Frames([example.item for example in examples], image_size)
-    maps, regions = [], []
-    for example, size, scale in zip(examples, frames.sizes, frames.scales, strict=True):
-        item, labels = example.item, example.labels
-        assert isinstance(labels, Masks)  # noqa: S101 - seen above
-        try:
-            whole = rle.class_map(labels, classes, item.height, item.width)
-        except DataError as error:
-            raise TrainingError(f"item {item.key}: {error}") from error
-        maps.append(np.asarray(cv2.resize(whole, size, interpolation=cv2.INTER_NEAREST_EXACT), np.uint8))
-        factors = np.array(scale * 2, np.float32)
-        regions.append(np.array(by_key.get(item.key, []), np.float32).reshape(-1, 4) * factors)
-    return Labelled(frames, maps, regions)
-
-
 class MapObjective:
     """Cross-entropy and Dice loss of each head, averaged over the heads (deep supervision)."""
 
     def __init__(
         self,
-        train: Labelled,
+        sampler: PartSampler,
+        augmenter: Augmenter,
         validation: Labelled,
-        augmentation: Augmentation,
-        batch_size: int,
-        crop: int,
+        tile: int,
         multiple: int,
+        batch_size: int,
         negative_weight: float,
         device: torch.device,
     ) -> None:
-        self._train, self._validation = train, validation
-        self._augmentation, self._batch_size, self._device = augmentation, batch_size, device
-        self._multiple, self._negative_weight = multiple, negative_weight
-        height, width = canvas_size(train.frames.sizes, multiple)
-        self._canvas = (min(height, crop), min(width, crop))
+        self._sampler, self._augmenter, self._validation = sampler, augmenter, validation
+        self._tiling, self._multiple = Tiling(tile, 0), multiple
+        self._batch_size, self._negative_weight, self._device = batch_size, negative_weight, device
 
-    def batch(self, rng: np.random.Generator) -> tuple[MapBatch, np.random.Generator]:
-        chosen = rng.integers(len(self._train.frames), size=self._batch_size)
-        made = [self._one(self._train, int(index), self._canvas, rng) for index in chosen]
-        pixels, maps, focus = zip(*made, strict=True)
-        return MapBatch(np.stack(pixels), np.stack(maps), np.stack(focus)), rng
+    def batch(self, rng: np.random.Generator) -> MapBatch:
+        pixels, maps, focus = zip(*(self._one(rng) for _ in range(self._batch_size)), strict=True)
+        return MapBatch(np.stack(pixels), np.stack(maps), np.stack(focus))
 
-    def loss(self, net: nn.Module, batch: tuple[MapBatch, np.random.Generator]) -> torch.Tensor:
-        made, rng = batch
-        images = jitter_colour(to_input(made.pixels, self._device), self._augmentation.colour, rng)
-        return self._loss(net(images), made)
+    def loss(self, net: nn.Module, batch: MapBatch) -> torch.Tensor:
+        truth = torch.from_numpy(batch.maps).to(self._device).long()
+        focus = torch.from_numpy(batch.focus).to(self._device)
+        heads: Sequence[torch.Tensor] = net(to_input(batch.pixels, self._device))
+        return torch.stack([segmentation_loss(logits.float(), truth, focus) for logits in heads]).mean()
 
     def validation_loss(self, net: nn.Module) -> float | None:
-        count = len(self._validation.frames)
-        if not count:
-            return None
-        total = 0.0
-        for index in range(count):
-            canvas = canvas_size([self._validation.frames.sizes[index]], self._multiple)
-            pixels, maps, focus = self._one(self._validation, index, canvas, None)
-            made = MapBatch(pixels[None], maps[None], focus[None])
-            total += float(self._loss(net(to_input(made.pixels, self._device)), made))
-        return total / count
+        """The mean over the images, or over their parts where they are larger than a tile."""
+        total, count = 0.0, 0
+        for index in range(len(self._validation.frames)):
+            pixels, classes = self._validation.frames[index].pixels, self._validation.maps[index]
+            for tile in tiles(classes.shape[0], classes.shape[1], self._tiling, self._multiple):
+                part, truth = pixels[tile.where], classes[tile.where]
+                height, width = (round_up(side, self._multiple) for side in truth.shape)
+                known = np.full((height, width), OUTSIDE, np.uint8)
+                known[: truth.shape[0], : truth.shape[1]] = truth
+                whole = MapBatch(pad(part, height, width)[None], known[None], np.ones((1, height, width), np.float32))
+                total += float(self.loss(net, whole))
+                count += 1
+        return total / count if count else None
 
-    def _loss(self, heads: list[torch.Tensor], made: MapBatch) -> torch.Tensor:
-        truth = torch.from_numpy(made.maps).to(self._device).long()
-        focus = torch.from_numpy(made.focus).to(self._device)
-        losses = [segmentation_loss(logits.float(), truth, focus) for logits in heads]
-        return torch.stack(losses).mean()
-
-    def _one(
-        self, labelled: Labelled, index: int, canvas: tuple[int, int], rng: np.random.Generator | None
-    ) -> tuple[ByteArray, ByteArray, FloatArray]:
-        frame = labelled.frames[index]
-        size = (frame.pixels.shape[1], frame.pixels.shape[0])
-        affine = random_affine(size, canvas, self._augmentation, rng) if rng else centring(size, canvas)
-        pixels = warp(frame.pixels, affine, canvas, nearest=False)
-        classes = warp(labelled.maps[index], affine, canvas, nearest=True, fill=OUTSIDE)
-        return pixels, classes, self._focus(labelled.negatives[index], affine, canvas)
-
-    def _focus(self, regions: FloatArray, affine: npt.NDArray[np.float64], canvas: tuple[int, int]) -> FloatArray:
-        weights = np.ones(canvas, np.float32)
-        boxes, seen = warp_boxes(regions, affine, canvas)
-        for x1, y1, x2, y2 in boxes[seen].round().astype(int):
-            weights[y1:y2, x1:x2] = self._negative_weight
-        return weights
+    def _one(self, rng: np.random.Generator) -> tuple[ByteArray, ByteArray, FloatArray]:
+        pixels, classes, negatives = self._sampler.draw(rng)
+        made = self._augmenter(pixels, rng, classes=classes, xyxy=negatives)
+        assert made.classes is not None  # noqa: S101 - some were given
+        focus = np.ones(made.classes.shape, np.float32)
+        for x1, y1, x2, y2 in made.xyxy.round().astype(int):
+            focus[y1:y2, x1:x2] = self._negative_weight
+        return made.pixels, made.classes, focus
 
 
 def segmentation_loss(logits: torch.Tensor, truth: torch.Tensor, focus: torch.Tensor) -> torch.Tensor:

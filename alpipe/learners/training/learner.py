@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeAlias, TypeVar, final
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar, final, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -21,10 +21,14 @@ from alpipe.learners.training.data import Frame, round_up
 from alpipe.learners.training.device import Compute, reproducible, resolve
 from alpipe.learners.training.inference import stream
 from alpipe.learners.training.options import FitOptions
+from alpipe.learners.training.tiling import Tiling
 from alpipe.protocols import LearnerContext, ProgressCallback, no_progress
 from alpipe.types import Example, FloatArray, Item, Negative, Prediction, Task
 
 Opt = TypeVar("Opt", bound=FitOptions)
+
+Run: TypeAlias = Callable[[Any, torch.Tensor, Sequence[tuple[Item, Frame]], Any], Sequence[Any]]
+"""(network, images, items with their frames, setting) → one result an item."""
 
 MEASURED_AT = 256
 """The memory of an image is measured at this size, in pixels a side, and scaled up for larger ones."""
@@ -43,7 +47,7 @@ class Setting(Generic[Opt]):
 
 
 Start: TypeAlias = Callable[[Any, Setting[Any], ProgressCallback], None]
-"""Fills a fresh network with the weights that a training starts from. Raises TrainingError where they cannot be had."""
+"""Fills a fresh network with weights that a training starts from. Raises TrainingError where they cannot be loaded."""
 
 
 class Network(Protocol):
@@ -109,6 +113,14 @@ class Design(Protocol[Opt]):
         self, net: Any, images: torch.Tensor, batch: Sequence[tuple[Item, Frame]], setting: Setting[Opt]
     ) -> Sequence[Prediction]:
         """The predictions of a batch for scoring, with the members of an ensemble where there is one."""
+
+
+@runtime_checkable
+class Tiled(Protocol):
+    """What a design has besides, whose images may be larger than memory."""
+
+    def tiling(self, setting: Setting[Any]) -> Tiling:
+        """How images are cut that are larger than a tile."""
 
 
 @final
@@ -188,16 +200,16 @@ class TrainedModel(Generic[Opt]):
         return self.setting.classes
 
     def predict(self, items: Iterable[Item]) -> Iterator[Prediction]:
-        return self._stream(items, lambda i, b: self._design.predict(self._quick, i, b, self.setting))
+        return self.each(items, self._design.predict)
 
     def scan(self, items: Iterable[Item]) -> Iterator[Prediction]:
-        return self._stream(items, lambda i, b: self._design.scan(self._quick, i, b, self.setting))
+        return self.each(items, self._design.scan)
 
     def embed(self, items: Iterable[Item]) -> npt.NDArray[np.float32]:
-        def run(images: torch.Tensor, _: Sequence[tuple[Item, Frame]]) -> Sequence[FloatArray]:
-            return list(self._quick.embed(images).cpu().numpy())
+        def run(net: Any, images: torch.Tensor, *_: Any) -> Sequence[FloatArray]:
+            return list(net.embed(images).cpu().numpy())
 
-        rows = list(self._stream(items, run))
+        rows = list(self.each(items, run))
         return np.stack(rows) if rows else np.zeros((0, self._net.features), np.float32)
 
     def save(self, folder: Path) -> None:
@@ -223,8 +235,18 @@ class TrainedModel(Generic[Opt]):
         more = Setting(made.options, made.classes, made.image_size, made.facts | facts)
         return TrainedModel(self._design, self._net, more, self._context)
 
-    def _stream(self, items: Iterable[Item], run: Any) -> Iterator[Any]:
-        return stream(items, self.setting.image_size, self._design.multiple(self.setting), self._compute, run)
+    def each(self, items: Iterable[Item], run: Run) -> Iterator[Any]:
+        """What ``run`` makes of each item, of the arguments of ``Design.predict``."""
+        design, setting = self._design, self.setting
+        tiling = design.tiling(setting) if isinstance(design, Tiled) else None
+        return stream(
+            items,
+            setting.image_size,
+            design.multiple(setting),
+            self._compute,
+            lambda images, batch: run(self._quick, images, batch, setting),
+            tiling,
+        )
 
 
 def load(design: Design[Opt], folder: Path, context: LearnerContext) -> TrainedModel[Opt]:

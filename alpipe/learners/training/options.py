@@ -1,4 +1,4 @@
-"""Options that trained learners have."""
+"""Options that every trained learner has."""
 
 from __future__ import annotations
 
@@ -16,17 +16,22 @@ from alpipe.types import Example
 Auto: TypeAlias = Literal["auto"]
 
 
-class FitOptions(PluginOptions):
-    """How to fit a network. Steps, not seconds: a training ends at the same place on slow machines and on fast ones."""
+class RecipeOptions(PluginOptions):
+    """How to train. Steps, not seconds: a training ends at the same place on a slow machine and on a fast one."""
 
     steps: PositiveInt | Auto = Field("auto", description="Steps of the optimiser; auto grows with the training set.")
-    batch_size: Annotated[int, Field(ge=2)] | Auto = Field(
-        "auto", description="Images a step; auto: the learner's usual number, fewer where memory is short."
-    )
     learning_rate: float = Field(2e-3, gt=0, le=1, description="Peak learning rate of AdamW.")
     weight_decay: float = Field(0.02, ge=0, le=1, description="Weight decay of AdamW.")
     patience: int = Field(
         6, ge=0, description="Of 16 validations, so many in a row without a better loss end the training; 0: none do."
+    )
+
+
+class FitOptions(RecipeOptions):
+    """What every trained learner may be asked for besides."""
+
+    batch_size: Annotated[int, Field(ge=2)] | Auto = Field(
+        "auto", description="Images a step; auto: the learner's usual number, fewer where memory is short."
     )
     flip: Flip = Field(
         Flip.HORIZONTAL,
@@ -45,7 +50,7 @@ class FitOptions(PluginOptions):
 
 
 class TrainingOptions(FitOptions):
-    """What can be chosen besides where the network is alpipe's own: how its convolutions are made, and its dropout."""
+    """What may be asked for where the network is alpipe's own: how its convolutions are made, and its dropout."""
 
     conv: Literal["standard", "group", "separable"] = Field(
         "standard", description="How 3×3 convolutions are made; group and separable ones have fewer weights."

@@ -28,7 +28,7 @@ from alpipe.errors import TrainingError
 from alpipe.labels import to_json
 from alpipe.learners.training.curves import Curves
 from alpipe.learners.training.device import Compute, reproducible
-from alpipe.learners.training.options import FitOptions
+from alpipe.learners.training.options import RecipeOptions
 from alpipe.learners.training.saving import load_checkpoint, write_whole
 from alpipe.protocols import ProgressCallback
 from alpipe.types import Example, Negative, Progress
@@ -82,7 +82,7 @@ class Trained(NamedTuple, Generic[Net]):
     waited: float
 
 
-def recipe(options: FitOptions, steps: int, batch_size: int) -> Recipe:
+def recipe(options: RecipeOptions, steps: int, batch_size: int) -> Recipe:
     """The recipe that a learner's options ask for."""
     return Recipe(steps, batch_size, options.learning_rate, options.weight_decay, options.patience)
 
