@@ -28,6 +28,7 @@ def torchvision() -> dict[str, Any]:
             made[name] = {
                 "parameters": parameters(getattr(module, name), "weights", "weights_backbone", "num_classes"),
                 "weights": sorted([*names_of(get_model_weights(name)), *names_of(get_model_weights(backbone))]),
+                "from": [one.url[:8] for one in values_of(get_model_weights(name))],
             }
     for name in ("fasterrcnn_mobilenet_v3_large_fpn", "retinanet_resnet50_fpn_v2"):
         made[name] |= detector(getattr(detection, name)(weights=None, weights_backbone=None, num_classes=3))
@@ -63,6 +64,11 @@ def parameters(function: Any, *wanted: str) -> list[str]:
 def names_of(weights: Any) -> list[str]:
     """Of an enumeration or a mapping."""
     return [one if isinstance(one, str) else one.name for one in weights]
+
+
+def values_of(weights: Any) -> list[Any]:
+    """Of an enumeration or a mapping."""
+    return [weights[name] for name in names_of(weights)]
 
 
 def detector(net: Any) -> dict[str, Any]:

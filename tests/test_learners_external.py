@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,8 @@ def test_a_package_that_does_not_work_is_told_in_one_line(tmp_path: Path, monkey
 class Weights:
     """Of a network of torchvision's that somebody trained."""
 
+    url = "https://nowhere.invalid/weights.pth"
+
     def __init__(self, net: nn.Module, prefix: str = "") -> None:
         self._state = {f"{prefix}{name}": torch.rand(one.shape) for name, one in net.state_dict().items()}
 
@@ -222,7 +225,7 @@ def test_a_download_that_fails_is_told_in_one_line() -> None:
 @pytest.mark.usefixtures("available")
 @pytest.mark.parametrize("module", [torchvision_detector, torchvision_segmenter, smp])
 def test_a_training_whose_weights_cannot_be_downloaded_stops_in_one_line(
-    module: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    module: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def unreachable(*_: Any, **__: Any) -> Any:
         raise OSError("no route to host")
@@ -233,8 +236,10 @@ def test_a_training_whose_weights_cannot_be_downloaded_stops_in_one_line(
     else:
         import torchvision
 
-        monkeypatch.setattr(torchvision.models, "get_model_weights", unreachable)
-    with pytest.raises(TrainingError, match=r"cannot be loaded \(no route to host\); .* weights: none"):
+        theirs = Weights(net)
+        theirs.get_state_dict = unreachable  # type: ignore[method-assign]
+        monkeypatch.setattr(torchvision.models, "get_model_weights", lambda _: defaultdict(lambda: theirs))
+    with pytest.raises(TrainingError, match=r"^\S.* cannot be loaded \(no route to host\); .* weights: none"):
         module.start(net, setting(module), no_progress)
 
 

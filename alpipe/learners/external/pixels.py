@@ -13,8 +13,10 @@ from alpipe.learners.training.data import FILL
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of ImageNet's pixels: red, green, blue in [0, 1]."""
 
-Maps: TypeAlias = Mapping[str, torch.Tensor] | Sequence[torch.Tensor] | tuple[Sequence[torch.Tensor], Any]
-"""Feature maps, the deepest last: torchvision gives them by name, smp in a list, or in one beside a ViT's tokens."""
+Maps: TypeAlias = (
+    torch.Tensor | Mapping[str, torch.Tensor] | Sequence[torch.Tensor] | tuple[Sequence[torch.Tensor], Any]
+)
+"""Feature maps, the deepest last: one, by name (torchvision), in a list (smp), or in a list beside a ViT's tokens."""
 
 
 def to_unit(images: torch.Tensor) -> torch.Tensor:
@@ -30,10 +32,10 @@ def normalised(images: torch.Tensor, mean: Any, std: Any) -> torch.Tensor:
 
 def pooled(maps: Maps) -> torch.Tensor:
     """(B, D) float32: the mean over the image of the deepest map, the last one."""
-    found: Any = list(maps.values()) if isinstance(maps, Mapping) else maps
-    if isinstance(found, tuple):
-        found, _ = found
-    deepest: torch.Tensor = found[-1]
+    found: Any = maps[0] if isinstance(maps, tuple) else maps
+    if not isinstance(found, torch.Tensor):
+        found = list(found.values() if isinstance(found, Mapping) else found)[-1]
+    deepest: torch.Tensor = found
     return deepest.float().mean(dim=(2, 3))
 
 

@@ -49,8 +49,8 @@ Opt = TypeVar("Opt", bound=MapOptions)
 
 
 class MapNet(nn.Module):
-    """A network that gives a class map, and the part of it that gives feature maps, the deepest last. Images are
-    alpipe's input, (B, 3, H, W) around zero.
+    """A ``model`` that gives logits of the images' size, and its part, by name, that gives feature maps, the deepest
+    last. Images are alpipe's input, (B, 3, H, W) around zero; the model gets them as ImageNet's networks want them.
 
     ``mean`` and ``std`` (3,) are those of the pixels in [0, 1] that its weights were trained with.
     """

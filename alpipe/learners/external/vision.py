@@ -31,8 +31,9 @@ def start(
     owner = architecture if whole else features
     what = f"torchvision's weights {weights} of {owner}"
     progress(Progress("train", 0, 0, f"loading {what}; they are downloaded the first time"))
-    with fetching(what):
-        state = models.get_model_weights(owner)[weights].get_state_dict(progress=False, check_hash=True)
+    found = models.get_model_weights(owner)[weights]
+    with fetching(f"{what} ({found.url})"):
+        state = found.get_state_dict(progress=False, check_hash=True)
     # a MobileNet's backbone is the classifier's part ``features``
     state = state if whole else {name.removeprefix("features."): tensor for name, tensor in state.items()}
     fill(net if whole else backbone, state, what)

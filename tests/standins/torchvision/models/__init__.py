@@ -9,6 +9,8 @@ from torchvision.models import backbones, detection, segmentation
 
 
 class _Weights:
+    url = "https://nowhere.invalid/weights.pth"
+
     def get_state_dict(self, *, progress: bool, check_hash: bool) -> dict[str, Any]:
         raise URLError("there is no internet behind a stand-in")
 
