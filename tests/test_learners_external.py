@@ -16,18 +16,28 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from torch import nn
 
 from alpipe import plugins
 from alpipe.errors import ConfigError, DataError, PluginError, TrainingError
-from alpipe.learners.external import detection, packages, pixels, smp, torchvision_detector, torchvision_segmenter
+from alpipe.learners.detection.objective import gather
+from alpipe.learners.external import (
+    detection,
+    packages,
+    pixels,
+    segmentation,
+    smp,
+    torchvision_detector,
+    torchvision_segmenter,
+)
 from alpipe.learners.nets.cost import cost
 from alpipe.learners.training.augment import Augmentation
 from alpipe.learners.training.data import Frame, to_input
 from alpipe.learners.training.learner import Setting
 from alpipe.plugins import Kind
 from alpipe.protocols import LearnerContext, no_progress
-from alpipe.types import Boxes, Example, Item, Progress, Task
+from alpipe.types import Boxes, Example, Item, Masks, Negative, Progress, Task
 from tests import learner_interface
 from tests.conftest import Ran
 from tests.learner_packages import STANDINS, absent, provided
@@ -320,8 +330,6 @@ def test_norms_keep_the_statistics_of_weights_that_others_trained(available: Non
 
 
 def test_measuring_the_validation_loss_changes_nothing_and_repeats(net: detection.DetectionNet, tmp_path: Path) -> None:
-    from PIL import Image
-
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(tmp_path / "a.png")
     example = Example(
         Item("a", str(tmp_path / "a.png"), 64, 64), Boxes(np.array([[8, 8, 40, 40]], np.float32), ("red",))
@@ -339,12 +347,18 @@ def test_measuring_the_validation_loss_changes_nothing_and_repeats(net: detectio
     assert not net.training
 
 
+def test_the_classes_are_labels_from_one_on_in_training(tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((32, 64, 3), np.uint8)).save(tmp_path / "a.png")
+    boxes = Boxes(np.array([[0, 0, 20, 10], [30, 5, 60, 30]], np.float32), ("blue", "red"))
+    labelled = gather([Example(Item("a", str(tmp_path / "a.png"), 64, 32), boxes)], [], ("red", "blue"), 64)
+    losses = detection.OwnLosses(labelled, gather([], [], ("red",), 64), Augmentation(), 2, torch.device("cpu"))
+    batch = losses.batch(np.random.default_rng(0))
+    for xyxy, labels in zip(batch.boxes, batch.labels, strict=True):
+        np.testing.assert_array_equal(xyxy, boxes.xyxy)
+        np.testing.assert_array_equal(labels, [2, 1])
+
+
 def test_images_with_hard_negatives_are_drawn_more_often(tmp_path: Path) -> None:
-    from PIL import Image
-
-    from alpipe.learners.detection.objective import gather
-    from alpipe.types import Negative
-
     examples = []
     for number, grey in enumerate((0, 255)):
         Image.fromarray(np.full((32, 32, 3), grey, np.uint8)).save(tmp_path / f"{number}.png")
@@ -354,6 +368,35 @@ def test_images_with_hard_negatives_are_drawn_more_often(tmp_path: Path) -> None
     losses = detection.OwnLosses(labelled, none, Augmentation(), 600, torch.device("cpu"))
     white = (losses.batch(np.random.default_rng(0)).pixels.mean(axis=(1, 2, 3)) > 128).mean()
     assert white == pytest.approx(2 / 3, abs=0.06)
+
+
+# ── segmenters ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.usefixtures("available")
+@pytest.mark.parametrize("module", [torchvision_segmenter, smp])
+def test_images_larger_than_a_tile_are_predicted_in_tiles(
+    module: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(segmentation, "TILE", 64)
+    monkeypatch.setattr(segmentation, "SHARED", 16)
+    pixels_seen: list[int] = []
+    forward = segmentation.MapNet.forward
+
+    def watched(net: Any, images: torch.Tensor) -> list[torch.Tensor]:
+        pixels_seen.append(images.shape[2] * images.shape[3])
+        return forward(net, images)
+
+    Image.fromarray(np.full((70, 150, 3), 90, np.uint8)).save(tmp_path / "a.png")
+    item = Item("a", str(tmp_path / "a.png"), 150, 70)
+    options = module.Options(**SMALL[module], weights="none", steps=1, batch_size=2, image_size=150, crop_size=32)
+    learner = module.build(options, LearnerContext(Task.SEGMENT, ("red",), "cpu", "fp32"))
+    model = learner.fit([Example(item, Masks({}))], [], [], seed=0)
+    monkeypatch.setattr(segmentation.MapNet, "forward", watched)
+    (prediction,) = model.predict([item])
+    assert prediction.probs.shape == (2, 70, 150)
+    assert len(model.embed([item])) == 1
+    assert max(pixels_seen) <= 64 * 64
 
 
 # ── the packages themselves ─────────────────────────────────────────────────────────────────────────────────────────
