@@ -30,6 +30,9 @@ from alpipe.types import FloatArray, ImageFit, Item
 
 NAME, FORMAT = "vae", 1
 
+MOST = 32
+"""Side of the square by default, at most: other kinds of images stand out as well as at 64, in a fifth of the time."""
+
 DRAWS = 4
 """Draws of z for the bound of an image: two and their opposites."""
 
@@ -50,7 +53,7 @@ def fit(
     """
     if not items:
         raise TrainingError("there is no image to fit the autoencoder to")
-    side = options.side(max(max(item.width, item.height) for item in items))
+    side = options.side(max(max(item.width, item.height) for item in items), MOST)
     compute = resolve(context)
     train, held_back = split(items, options.held_back, seed)
     objective = AutoencoderObjective(

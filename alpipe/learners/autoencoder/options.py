@@ -21,7 +21,7 @@ class AutoencoderOptions(RecipeOptions):
         description="Side, in pixels, of the square that the autoencoder sees at once, rounded up to a multiple of 16."
         " For novelty and embeddings whole images are scaled down to it, and smaller ones stay as they are; for"
         " pretraining, parts of that size are cut out of images at the learner's own scale. auto: that of the largest"
-        " image, 64 at most.",
+        " image, at most 32 for novelty and embeddings, 64 for pretraining.",
     )
     latent: int = Field(32, ge=1, le=4096, description="Numbers that stand for an image: size of the embedding.")
     width: int = Field(24, ge=4, le=512, description="Channels of the first stage of encoder and decoder.")
@@ -46,13 +46,13 @@ class AutoencoderOptions(RecipeOptions):
         """
         return Augmentation(self.flip, self.scale)
 
-    def side(self, longest: int) -> int:
-        """Side of the square for images whose longer side is at most ``longest`` pixels."""
-        wanted = self.image_size if self.image_size != "auto" else min(max(longest, 16), 64)
+    def side(self, longest: int, most: int) -> int:
+        """Side of the square for images whose longer side is at most ``longest`` pixels; ``most`` is that of auto."""
+        wanted = self.image_size if self.image_size != "auto" else min(max(longest, 16), most)
         return round_up(wanted, MULTIPLE)
 
     def steps_with(self, images: int) -> int:
         """Steps of a training on so many images."""
         if self.steps != "auto":
             return self.steps
-        return steps_for(images, self.batch_size, passes=16_000, passes_an_image=20, most=64_000)
+        return steps_for(images, self.batch_size, passes=8_000, passes_an_image=20, most=64_000)

@@ -27,6 +27,9 @@ from alpipe.types import Item
 
 FORMAT = 1
 
+MOST = 64
+"""Side of the square by default, at most."""
+
 
 def pretrain(
     encoder: nn.Module,
@@ -52,7 +55,8 @@ def pretrain(
     """
     if not items:
         raise TrainingError("there is no image to pretrain on; add unlabelled images")
-    side = options.side(min(image_size, max(max(item.width, item.height) for item in items)))
+    longest = max(max(item.width, item.height) for item in items)
+    side = options.side(min(image_size, longest), MOST)
     compute = resolve(context)
     train, held_back = split(items, options.held_back, seed)
     objective = AutoencoderObjective(
