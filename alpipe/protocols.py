@@ -2,6 +2,10 @@
 
 Learners, strategies, annotators and formats are modules: the module's name is the name in the configuration. The
 module-level protocols (``…Plugin``) say what the module must hold, the others what it builds.
+
+A module that needs packages which not everyone has imports them only when it builds, and names them in ``REQUIRES``
+(``{"torchvision": "alpipe[torchvision]"}``: what is imported, and what to pip install): choosing it where one is absent
+is then refused before anything starts.
 """
 
 from __future__ import annotations

@@ -33,10 +33,27 @@ from alpipe.types import (
     Progress,
     Task,
 )
+from tests.learner_packages import absent, provided
 
 TINY: dict[str, dict[str, Any]] = {
     "detector": {"steps": 4, "batch_size": 2, "image_size": 64, "width": 16},
     "unetpp": {"steps": 4, "batch_size": 2, "image_size": 48, "crop_size": 32, "features": (8, 8, 8)},
+    "torchvision-detector": {
+        "steps": 4,
+        "batch_size": 2,
+        "image_size": 64,
+        "architecture": "fasterrcnn_mobilenet_v3_large_fpn",
+        "weights": "none",
+    },
+    "torchvision-segmenter": {
+        "steps": 4,
+        "batch_size": 2,
+        "image_size": 48,
+        "crop_size": 32,
+        "architecture": "lraspp_mobilenet_v3_large",
+        "weights": "none",
+    },
+    "smp": {"steps": 4, "batch_size": 2, "image_size": 48, "crop_size": 32, "encoder": "resnet18", "weights": "none"},
     "cnn": {"steps": 4, "batch_size": 2, "image_size": 32, "features": (8, 8), "hidden": (8,)},
     "sliding": {
         "steps": 4,
@@ -57,8 +74,8 @@ SIZES = [(64, 48), (40, 64), (96, 80), (33, 57)]
 
 def learners_and_tasks() -> Iterator[Any]:
     for name in plugins.available(Kind.LEARNER):
-        for task in sorted(plugins.load(Kind.LEARNER, name).TASKS):
-            yield pytest.param((name, task), id=f"{name}-{task}")
+        for task in sorted(plugins.find(Kind.LEARNER, name).TASKS):
+            yield pytest.param((name, task), id=f"{name}-{task}" + ("-standin" if absent(name) else ""))
 
 
 @dataclass
@@ -111,9 +128,10 @@ class Bench:
 
 
 @pytest.fixture(params=list(learners_and_tasks()))
-def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Bench:
+def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
     name, task = request.param
-    return Bench(name, task, tmp_path)
+    with provided(name):
+        yield Bench(name, task, tmp_path)
 
 
 def arrays(prediction: Prediction) -> list[np.ndarray[Any, Any]]:

@@ -24,14 +24,16 @@ def plugins(
         return
     from alpipe.cli.display import as_json, table
     from alpipe.errors import PluginError
-    from alpipe.plugins import Kind, available, load
+    from alpipe.plugins import Kind, advice, available, find, missing
 
     rows = []
     for kind in Kind:
         for plugin in available(kind).values():
             try:
-                module = load(kind, plugin.name)
+                module = find(kind, plugin.name)
                 tasks, about = ", ".join(sorted(module.TASKS)), _first_line(module)
+                if absent := missing(module):
+                    about = f"{advice(absent)} ({about})"
             except PluginError as error:
                 tasks, about = "–", str(error)
             rows.append({"kind": kind.noun, "name": plugin.name, "tasks": tasks, "from": plugin.origin, "about": about})

@@ -20,12 +20,12 @@ from alpipe.learners.training import memory, saving, trainer
 from alpipe.learners.training.data import Frame, round_up
 from alpipe.learners.training.device import Compute, reproducible, resolve
 from alpipe.learners.training.inference import stream
-from alpipe.learners.training.options import TrainingOptions
+from alpipe.learners.training.options import FitOptions
 from alpipe.learners.training.tiling import Tiling
 from alpipe.protocols import LearnerContext, ProgressCallback, no_progress
 from alpipe.types import Example, FloatArray, Item, Negative, Prediction, Task
 
-Opt = TypeVar("Opt", bound=TrainingOptions)
+Opt = TypeVar("Opt", bound=FitOptions)
 
 Run: TypeAlias = Callable[[Any, torch.Tensor, Sequence[tuple[Item, Frame]], Any], Sequence[Any]]
 """(network, images, items with their frames, setting) → one result an item."""
@@ -46,8 +46,12 @@ class Setting(Generic[Opt]):
     facts: dict[str, Any] = field(default_factory=dict)
 
 
+Start: TypeAlias = Callable[[Any, Setting[Any], ProgressCallback], None]
+"""Fills a fresh network with weights that a training starts from. Raises TrainingError where they cannot be loaded."""
+
+
 class Network(Protocol):
-    """What every network has besides its ``forward``."""
+    """What every network has besides its ``forward``; ``encoder`` and its channels only where it can be pretrained."""
 
     features: int
     """Length of its embeddings."""
@@ -121,10 +125,10 @@ class Tiled(Protocol):
 
 @final
 class TrainedLearner(Generic[Opt]):
-    """A design with its options, to be fitted."""
+    """A design with its options, to be fitted, from the weights of ``start`` where it is given."""
 
-    def __init__(self, design: Design[Opt], options: Opt, context: LearnerContext) -> None:
-        self._design, self._options, self._context = design, options, context
+    def __init__(self, design: Design[Opt], options: Opt, context: LearnerContext, start: Start | None = None) -> None:
+        self._design, self._options, self._context, self._start = design, options, context, start
 
     def fit(
         self,
@@ -143,7 +147,7 @@ class TrainedLearner(Generic[Opt]):
         setting = Setting(options, context.classes, design.image_size(options, train))
         batch_size = _batch_size(design, setting, compute)
         trained = trainer.train(
-            lambda: _start(design.network(setting), context.encoder),
+            lambda: self._fresh(setting, progress),
             design.objective(setting, train, validation, negatives, batch_size, compute.device),
             trainer.recipe(options, design.steps(options, len(train), batch_size), batch_size),
             compute,
@@ -162,11 +166,20 @@ class TrainedLearner(Generic[Opt]):
             "batch_size": batch_size,
             "validation_loss": trained.validation_loss,
             "precision": compute.precision,
-            "pretrained": context.encoder is not None,
+            "pretrained": context.encoder is not None or self._start is not None,
             "versions": {"alpipe": __version__, "torch": torch.__version__},
         }
         fitted = Setting(options, context.classes, setting.image_size, facts)
         return TrainedModel(design, trained.net, fitted, context)
+
+    def _fresh(self, setting: Setting[Opt], progress: ProgressCallback) -> Any:
+        """The network as the training starts from it."""
+        net = self._design.network(setting)
+        if self._start is not None:
+            self._start(net, setting, progress)
+        if self._context.encoder is not None:
+            saving.restore_file(self._context.encoder, net.encoder)
+        return net
 
 
 @final
@@ -244,13 +257,6 @@ def load(design: Design[Opt], folder: Path, context: LearnerContext) -> TrainedM
     net = design.network(setting)
     saving.restore(folder, net)
     return TrainedModel(design, net.eval(), setting, context)
-
-
-def _start(net: Any, encoder: Path | None) -> Any:
-    """The network, its encoder's weights taken from the file if there is one."""
-    if encoder is not None:
-        saving.restore_file(encoder, net.encoder)
-    return net
 
 
 def _batch_size(design: Design[Opt], setting: Setting[Opt], compute: Compute) -> int:

@@ -27,20 +27,11 @@ class RecipeOptions(PluginOptions):
     )
 
 
-class TrainingOptions(RecipeOptions):
+class FitOptions(RecipeOptions):
     """What every trained learner may be asked for besides."""
 
     batch_size: Annotated[int, Field(ge=2)] | Auto = Field(
         "auto", description="Images a step; auto: the learner's usual number, fewer where memory is short."
-    )
-    conv: Literal["standard", "group", "separable"] = Field(
-        "standard", description="How 3×3 convolutions are made; group and separable ones have fewer weights."
-    )
-    groups: int = Field(4, ge=2, le=64, description="With conv: group, into how many groups channels are cut.")
-    shuffle: bool = Field(True, description="With conv: group, whether channels are interleaved between the groups.")
-    dropout: float = Field(0.1, ge=0, lt=1, description="Share of the last layer's inputs that a step leaves out.")
-    samples: int = Field(
-        0, ge=0, le=1000, description="Dropout samples of the last layer that a pool scan adds as an ensemble; 0: none."
     )
     flip: Flip = Field(
         Flip.HORIZONTAL,
@@ -53,13 +44,27 @@ class TrainingOptions(RecipeOptions):
         0.3, ge=0, le=1, description="Strength of random changes of brightness, contrast and saturation."
     )
 
-    def convolution(self) -> Conv:
-        """The convolution that these options ask for."""
-        return Conv(self.conv, self.groups, self.shuffle)
-
     def augmentation(self) -> Augmentation:
         """The random changes that these options ask for."""
         return Augmentation(self.flip, self.scale, self.rotate, self.colour)
+
+
+class TrainingOptions(FitOptions):
+    """What may be asked for where the network is alpipe's own: how its convolutions are made, and its dropout."""
+
+    conv: Literal["standard", "group", "separable"] = Field(
+        "standard", description="How 3×3 convolutions are made; group and separable ones have fewer weights."
+    )
+    groups: int = Field(4, ge=2, le=64, description="With conv: group, into how many groups channels are cut.")
+    shuffle: bool = Field(True, description="With conv: group, whether channels are interleaved between the groups.")
+    dropout: float = Field(0.1, ge=0, lt=1, description="Share of the last layer's inputs that a step leaves out.")
+    samples: int = Field(
+        0, ge=0, le=1000, description="Dropout samples of the last layer that a pool scan adds as an ensemble; 0: none."
+    )
+
+    def convolution(self) -> Conv:
+        """The convolution that these options ask for."""
+        return Conv(self.conv, self.groups, self.shuffle)
 
 
 def steps_for(images: int, batch_size: int, *, passes: int, passes_an_image: int, most: int) -> int:
