@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -57,6 +57,11 @@ class Config(BaseModel):
     validation_share: float = Field(0.0, ge=0, lt=1, description="Share of the labels that only chooses weights.")
     holdout: Holdout = Holdout()
     learner: Choice
+    pretrain: bool = Field(False, description="Train the learner's encoder on the pool's images first, without labels.")
+    autoencoder: dict[str, Any] = Field(
+        default_factory=dict, description="Options of the autoencoder: for pretraining, novelty, and embeddings: vae."
+    )
+    embeddings: Literal["model", "vae"] = Field("model", description="Whose embeddings a strategy measures.")
     strategy: Choice = Choice(name="entropy")
     annotator: Choice = Choice(name="labelstudio")
     mining: dict[str, Any] | bool = Field(default_factory=dict, description="Options of mining; false turns it off.")

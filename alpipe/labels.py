@@ -24,6 +24,9 @@ from alpipe.types import (
     Suggestion,
 )
 
+ROWS_AT_ONCE = 256
+"""Of a huge map, so many rows are looked at together."""
+
 
 def to_json(labels: Labels) -> dict[str, Any]:
     """Plain values that ``json`` can write; ``from_json`` gives the same labels back, to the bit."""
@@ -54,6 +57,10 @@ def from_json(value: dict[str, Any]) -> Labels:
 def predicted_class_map(prediction: MapPrediction) -> ByteArray:
     """(H, W) uint8 of the most probable class in each pixel of the whole image; 0 is background."""
     width, height = prediction.size
+    if prediction.probs.shape[1:] == (height, width):
+        rows = range(0, height, ROWS_AT_ONCE)
+        blocks = [prediction.probs[:, row : row + ROWS_AT_ONCE].argmax(axis=0).astype(np.uint8) for row in rows]
+        return np.concatenate(blocks)
     channels = [
         cv2.resize(channel.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
         for channel in prediction.probs

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import importlib.util
 import pkgutil
 from enum import StrEnum
 from functools import cache
 from importlib.metadata import entry_points
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from pydantic import ValidationError
 
@@ -65,9 +66,9 @@ def available(kind: Kind) -> dict[str, Plugin]:
     return dict(sorted(found.items()))
 
 
-def load(kind: Kind, name: str, task: Task | None = None) -> Any:
-    """The plug-in's module. Raises PluginError for an unknown name (with the nearest known ones), a module that
-    cannot be imported, or one that does not fit the task.
+def find(kind: Kind, name: str) -> Any:
+    """The plug-in's module, whether or not the packages that it needs are installed. Raises PluginError for an unknown
+    name (with the nearest known ones) and for a module that cannot be imported.
     """
     known = available(kind)
     if name not in known:
@@ -77,15 +78,47 @@ def load(kind: Kind, name: str, task: Task | None = None) -> Any:
     target, _, attribute = known[name].module.partition(":")
     try:
         module: ModuleType = importlib.import_module(target)
-        plugin: Any = getattr(module, attribute) if attribute else module
+        return getattr(module, attribute) if attribute else module
     except (ImportError, AttributeError) as error:
         raise PluginError(f"{kind.noun} {name!r} ({known[name].origin}) cannot be loaded: {error}") from error
+
+
+def missing(plugin: Any) -> dict[str, str]:
+    """What the plug-in's REQUIRES names and is not installed: the package as it is imported, and what to pip install.
+    Nothing is imported.
+    """
+    requires: dict[str, str] = getattr(plugin, "REQUIRES", {})
+    return {package: install for package, install in requires.items() if importlib.util.find_spec(package) is None}
+
+
+def load(kind: Kind, name: str, task: Task | None = None) -> Any:
+    """The plug-in's module, ready for use. Raises PluginError as ``find`` does, where a package that it needs is not
+    installed, and where it does not fit the task.
+    """
+    plugin = find(kind, name)
     if task is not None and task not in plugin.TASKS:
-        fit = [other for other in known if other != name and task in getattr(_quietly(kind, other), "TASKS", ())]
+        others = [other for other in available(kind) if other != name]
+        fit = [other for other in others if task in getattr(_quietly(kind, other), "TASKS", ())]
         raise PluginError(
             f"{kind.noun} {name!r} is for {', '.join(sorted(plugin.TASKS))}, not for {task}; use {' or '.join(fit)}"
         )
+    if absent := missing(plugin):
+        raise PluginError(f"{kind.noun} {name!r} {advice(absent)}")
     return plugin
+
+
+def advice(absent: dict[str, str]) -> str:
+    """What is said of a plug-in that lacks packages."""
+    installs = " ".join(f'"{install}"' for install in dict.fromkeys(absent.values()))
+    return f"needs {' and '.join(absent)}, which is not installed: pip install {installs}"
+
+
+def nowhere(name: str) -> NoReturn:
+    """Raises PluginError for a name that no plug-in of any kind has, with the nearest known ones."""
+    known = [known for kind in Kind for known in available(kind)]
+    near = difflib.get_close_matches(name, known, n=2, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else "`alpipe plugins` lists them"
+    raise PluginError(f"unknown plug-in {name!r}; {hint}")
 
 
 def options(kind: Kind, name: str, plugin: Any, values: dict[str, Any]) -> Any:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from pydantic import ValidationError
 
@@ -14,9 +15,17 @@ from alpipe.config import Config
 from alpipe.errors import ConfigError, DataError
 from alpipe.plugins import Kind
 from alpipe.pool.store import PoolStore
-from alpipe.protocols import Annotator, AnnotatorContext, Learner, LearnerContext, Model, Strategy
+from alpipe.protocols import Annotator, AnnotatorContext, Learner, LearnerContext, Model, Scanner, Strategy
 
 PRIVATE = ".alpipe"
+
+
+class ChosenStrategy(NamedTuple):
+    """A strategy, whether it needs embeddings, and what scans the pool for it."""
+
+    strategy: Strategy
+    needs_embeddings: bool
+    scanner: Scanner
 
 
 class Project:
@@ -77,15 +86,20 @@ class Project:
     def learner_context(self) -> LearnerContext:
         return LearnerContext(self.config.task, self.classes, self.config.device, self.config.precision)
 
-    def learner(self) -> Learner:
+    def learner(self, *, encoder: Path | None = None, logs: Path | None = None) -> Learner:
+        """The learner, with the weights that its encoder starts from and the folder for its curves, if any."""
         plugin, options = self._plugin(Kind.LEARNER, self.config.learner)
-        learner: Learner = plugin.build(options, self.learner_context)
+        learner: Learner = plugin.build(options, replace(self.learner_context, encoder=encoder, logs=logs))
         return learner
 
-    def strategy(self) -> tuple[Strategy, bool]:
-        """The strategy, and whether it needs embeddings."""
+    def learner_plugin(self) -> tuple[Any, Any]:
+        """The learner's module and its options."""
+        return self._plugin(Kind.LEARNER, self.config.learner)
+
+    def strategy(self) -> ChosenStrategy:
         plugin, options = self._plugin(Kind.STRATEGY, self.config.strategy)
-        return plugin.build(options), bool(plugin.NEEDS_EMBEDDINGS)
+        scanner = Scanner(getattr(plugin, "SCANNER", Scanner.MODEL))
+        return ChosenStrategy(plugin.build(options), bool(plugin.NEEDS_EMBEDDINGS), scanner)
 
     def annotator(self) -> Annotator:
         plugin, options = self._plugin(Kind.ANNOTATOR, self.config.annotator)
@@ -136,8 +150,21 @@ def check_plugins(config: Config) -> None:
     ):
         plugin = plugins.load(kind, choice.name, config.task)
         plugins.options(kind, choice.name, plugin, choice.options)
+    if config.pretrain and not hasattr(plugins.load(Kind.LEARNER, config.learner.name, config.task), "pretrain"):
+        raise ConfigError(f"learner {config.learner.name!r} has no encoder to pretrain; set pretrain: false")
+    autoencoder_options(config)
     if isinstance(config.mining, dict):
         mining_options(config)
+
+
+def autoencoder_options(config: Config) -> Any:
+    """The options of the autoencoder. Raises ConfigError."""
+    from alpipe.learners.autoencoder.options import AutoencoderOptions  # only those who need it pay for its imports
+
+    try:
+        return AutoencoderOptions(**config.autoencoder)
+    except ValidationError as error:
+        raise ConfigError(f"autoencoder: {plugins.explain(error, set(AutoencoderOptions.model_fields))}") from error
 
 
 def mining_options(config: Config) -> Any:

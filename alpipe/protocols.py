@@ -2,12 +2,17 @@
 
 Learners, strategies, annotators and formats are modules: the module's name is the name in the configuration. The
 module-level protocols (``…Plugin``) say what the module must hold, the others what it builds.
+
+A module that needs packages which not everyone has imports them only when it builds, and names them in ``REQUIRES``
+(``{"torchvision": "alpipe[torchvision]"}``: what is imported, and what to pip install): choosing it where one is absent
+is then refused before anything starts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
@@ -51,12 +56,16 @@ class LearnerContext:
     """What a learner must know of its project: the task, the names of the classes in order, and where to compute.
 
     ``device`` is ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; ``precision`` is ``auto``, ``fp32``, ``bf16`` or ``fp16``.
+    ``encoder`` is a file of weights, made by the learner's own ``pretrain``, from which the encoder starts instead of
+    from random ones. ``logs`` is a folder for TensorBoard's event files.
     """
 
     task: Task
     classes: tuple[str, ...]
     device: str = "auto"
     precision: str = "auto"
+    encoder: Path | None = None
+    logs: Path | None = None
 
 
 class Model(Protocol):
@@ -70,6 +79,11 @@ class Model(Protocol):
 
     def predict(self, items: Iterable[Item]) -> Iterator[Prediction]:
         """One prediction an item, in the order of the items; reads the images in batches as it goes."""
+
+    def scan(self, items: Iterable[Item]) -> Iterator[Prediction]:
+        """As ``predict``, for scoring a large pool: it may be coarser and quicker, and is where the members of an
+        ensemble are given. A model that has neither returns what ``predict`` does.
+        """
 
     def embed(self, items: Iterable[Item]) -> npt.NDArray[np.float32]:
         """(N, D) float32, one row an item in the order given."""
@@ -112,14 +126,43 @@ class LearnerPlugin(Protocol):
         """The model that was saved there. Raises DataError where the files are damaged or of another kind."""
 
 
+class Pretrainable(Protocol):
+    """What a learner's module holds besides, where its encoder can be trained on images without labels."""
+
+    def pretrain(
+        self,
+        options: Any,
+        context: LearnerContext,
+        items: Sequence[Item],
+        file: Path,
+        *,
+        settings: Any,
+        seed: int,
+        progress: ProgressCallback = no_progress,
+        resume_from: Path | None = None,
+    ) -> None:
+        """Writes the encoder's weights into the file (safetensors), for ``LearnerContext.encoder``. ``settings`` are
+        the project's options of the autoencoder that trains it.
+        """
+
+
+class Inspectable(Protocol):
+    """What a learner's module holds besides, where `alpipe plugins show` is to count weights and multiply-adds."""
+
+    def network(self, options: Any, classes: int, image_size: int) -> Any:
+        """The learner's network (a ``torch.nn.Module``), not trained, for images of that longer side in pixels."""
+
+
 # ── strategies ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 class Strategy(Protocol):
     """How to choose what is worth labelling, in two steps."""
 
-    def score(self, prediction: Prediction) -> float:
-        """Finite; larger is more worth labelling. Called while the scan of the pool streams."""
+    def score(self, prediction: Any) -> float:
+        """Finite; larger is more worth labelling. Called while the scan of the pool streams, with a ``Prediction``, or
+        an ``ImageFit`` where the module's SCANNER is the autoencoder.
+        """
 
     def choose(
         self,
@@ -135,8 +178,19 @@ class Strategy(Protocol):
         """
 
 
+class Scanner(StrEnum):
+    """What looks at each image of the pool for a strategy: the round's model, by its ``scan``; or the autoencoder,
+    trained on the labelled images, which says how badly the image fits them.
+    """
+
+    MODEL = "model"
+    VAE = "vae"
+
+
 class StrategyPlugin(Protocol):
-    """A module in ``alpipe/acquisition/`` or an entry point of ``alpipe.strategies``."""
+    """A module in ``alpipe/acquisition/`` or an entry point of ``alpipe.strategies``. It may hold ``SCANNER``, a
+    ``Scanner``; without it the round's model scans the pool.
+    """
 
     TASKS: frozenset[Task]
     NEEDS_EMBEDDINGS: bool

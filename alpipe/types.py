@@ -9,6 +9,7 @@ Values are checked where they are made, so that inner code need not check again.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -211,14 +212,19 @@ class Negative:
     iou: float
 
 
-def _check_probabilities(values: FloatArray, what: str, key: str) -> None:
-    if not np.isfinite(values).all() or (values.size and (values.min() < 0 or values.max() > 1)):
+def _check_probabilities(values: npt.NDArray[np.floating], what: str, key: str) -> None:
+    if values.size and not (values.min() >= 0 and values.max() <= 1):  # what is no number fails both
         raise DataError(f"{what} of item {key} are not all within [0, 1]; the model is broken: train it again")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ClassPrediction:
-    """Class probabilities of one image: ``probs`` (C,) float32, summing to 1. ``members``: those of an ensemble."""
+    """Class probabilities of one image: ``probs`` (C,) float32, summing to 1.
+
+    ``members`` of a prediction, whatever its kind, are all the voices of an ensemble, each of the prediction's shape
+    (boxes: each about the same boxes), or none where there is no ensemble. The prediction itself is what is reported:
+    it is no further voice, and may be one of them or their mean. The ensemble's mean is that over ``members`` alone.
+    """
 
     item_key: str
     probs: FloatArray
@@ -275,10 +281,24 @@ class MapPrediction:
             raise DataError(
                 f"probability map of item {self.item_key} has shape {self.probs.shape}, expected (1 + C, h, w)"
             )
-        _check_probabilities(self.probs.astype(np.float32, copy=False), "pixel probabilities", self.item_key)
+        _check_probabilities(self.probs, "pixel probabilities", self.item_key)
 
 
 Prediction: TypeAlias = ClassPrediction | BoxPrediction | MapPrediction
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFit:
+    """How badly an image fits the density of the labelled images: ``nats``, the negative evidence lower bound in nats
+    per dimension (pixel and channel). Larger is a worse fit.
+    """
+
+    item_key: str
+    nats: float
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.nats):
+            raise DataError(f"the fit of item {self.item_key} is {self.nats}; the model is broken: train it again")
 
 
 class Score(NamedTuple):

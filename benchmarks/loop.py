@@ -21,6 +21,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.sign_digits import photos
+
 GOALS = {"bccd": 0.83, "nuclei": 0.80, "sign_digits": 0.80}
 """What the last round should reach, with some 80 labelled images."""
 
@@ -91,17 +93,10 @@ def _more_holdout(folder: Path) -> None:
 
 
 def _write_people(data: Path, table: Path) -> None:
-    """Each person shows 0 to 9 in the order of the file numbers: a person ends where the digit does not rise."""
-    photos = sorted((p for p in data.glob("[0-9]/*") if p.is_file()), key=lambda p: int(re.sub(r"\D", "", p.stem)))
     with table.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
         writer.writerow(["path", "group"])
-        person, last = 0, -1
-        for photo in photos:
-            digit = int(photo.parent.name)
-            person += digit <= last
-            last = digit
-            writer.writerow([photo.resolve(), f"person {person}"])
+        writer.writerows((photo.path.resolve(), f"person {photo.person}") for photo in photos(data))
 
 
 def _alpipe(folder: Path | None, *arguments: str, quiet: bool = False) -> str:

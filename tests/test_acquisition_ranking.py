@@ -1,5 +1,7 @@
 """Measures of uncertainty, and what becomes of those of many boxes or pixels."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,9 +9,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from scipy import stats
 
-from alpipe.acquisition.ranking import measures
+from alpipe.acquisition.ranking import aggregate, measures
 from alpipe.acquisition.ranking.aggregate import Aggregation, box_distribution, image_score, join
+from alpipe.acquisition.ranking.ensemble import ensemble_score
 from alpipe.acquisition.ranking.topk import choose_any, choose_top
+from alpipe.errors import ConfigError, DataError
 from alpipe.types import BoxPrediction, ClassPrediction, MapPrediction, Score
 
 MEASURES = (measures.entropy, measures.margin, measures.least_confidence)
@@ -201,3 +205,110 @@ def test_among_equals_each_has_the_same_chance(choose):
 def test_a_key_that_stands_twice_is_refused():
     with pytest.raises(ValueError, match="item a is scored twice"):
         choose_top([Score("a", 0.1), Score("b", 0.3), Score("a", 0.2)], 1, np.random.default_rng(0))
+
+
+# ── disagreement ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@st.composite
+def ensembles(draw: st.DrawFn) -> np.ndarray:
+    """(T, N, C) distributions of T members."""
+    shape = (draw(st.integers(2, 5)), draw(st.integers(1, 4)), draw(st.integers(2, 5)))
+    weights = draw(npst.arrays(np.float64, shape, elements=st.floats(0, 1))) + 1e-9
+    return (weights / weights.sum(axis=2, keepdims=True)).astype(np.float32)
+
+
+@given(ensembles())
+def test_disagreement_is_the_entropy_of_the_mean_less_the_mean_entropy(voices):
+    exact = voices.astype(np.float64)
+    expected = stats.entropy(exact.mean(axis=0), axis=1) - stats.entropy(exact, axis=2).mean(axis=0)
+    found = measures.disagreement(voices) * np.log(min(voices.shape[0], voices.shape[2]))
+    assert found == pytest.approx(expected, abs=1e-5)
+
+
+@given(ensembles(), st.integers(0, 9))
+def test_disagreement_lies_in_the_unit_interval_in_any_order_of_members_and_classes(voices, seed):
+    values = measures.disagreement(voices)
+    assert (values >= 0).all()
+    assert (values <= 1).all()
+    rng = np.random.default_rng(seed)
+    shuffled = voices[rng.permutation(len(voices))][:, :, rng.permutation(voices.shape[2])]
+    assert measures.disagreement(shuffled) == pytest.approx(values, abs=1e-5)
+
+
+@given(distributions(), st.integers(2, 6))
+def test_members_that_say_the_same_do_not_disagree_however_unsure_they_are(probs, members):
+    assert measures.disagreement(np.stack([probs] * members)) == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize(("members", "classes"), [(2, 2), (2, 5), (4, 4), (6, 3)])
+def test_members_that_are_sure_of_different_classes_disagree_entirely(members, classes):
+    voices = np.eye(classes, dtype=np.float32)[np.arange(members) % classes][:, None]
+    assert measures.disagreement(voices) == pytest.approx(1)
+
+
+def ensemble_of(kind: type, *tables: np.ndarray):
+    def one(probs: np.ndarray, members: tuple = ()):
+        if kind is ClassPrediction:
+            return ClassPrediction("key", probs, members)
+        if kind is MapPrediction:
+            return MapPrediction("key", probs, (8, 8), members)
+        xyxy = np.tile(np.asarray([0, 0, 1, 1], np.float32), (len(probs), 1))
+        best = probs.max(axis=1, initial=0)
+        return BoxPrediction("key", xyxy, best, probs, np.zeros(len(probs), np.int64), members)
+
+    return one(tables[-1], tuple(one(np.asarray(table, np.float32)) for table in tables))
+
+
+def same_and_split(kind: type):
+    """An ensemble of one mind, and one that is split over one box or a few pixels."""
+    if kind is ClassPrediction:
+        sure, other = np.asarray([[0.9, 0.1], [0.1, 0.9]], np.float32)
+    elif kind is MapPrediction:
+        sure = np.tile(np.asarray([0.9, 0.1], np.float32)[:, None, None], (1, 8, 8))
+        other = sure.copy()
+        other[:, 2:4, 2:4] = sure[::-1, 2:4, 2:4]
+    else:
+        sure, other = np.asarray([[0.9, 0.0], [0.8, 0.0]], np.float32), np.asarray([[0.9, 0.0], [0.0, 0.8]], np.float32)
+    return ensemble_of(kind, sure, sure), ensemble_of(kind, other, sure)
+
+
+@pytest.mark.parametrize("kind", [ClassPrediction, MapPrediction, BoxPrediction])
+@pytest.mark.parametrize("how", ["top", "mean", "max", "sum"])
+def test_an_ensemble_that_is_split_scores_higher_than_one_of_one_mind(kind, how):
+    same, split = (ensemble_score(one, Aggregation(aggregation=how)) for one in same_and_split(kind))
+    assert same == pytest.approx(0, abs=1e-6)
+    assert 0.001 < split <= 1
+
+
+@pytest.mark.parametrize("kind", [ClassPrediction, MapPrediction, BoxPrediction])
+@pytest.mark.parametrize("members", [0, 1])
+def test_a_prediction_without_an_ensemble_is_refused_with_the_option_to_set(kind, members):
+    lonely = replace(same_and_split(kind)[0], members=same_and_split(kind)[0].members[:members])
+    with pytest.raises(
+        ConfigError, match=rf"item key has {members}; set the learner's option samples .* members: true"
+    ):
+        ensemble_score(lonely, Aggregation())
+
+
+def test_members_of_another_shape_are_refused():
+    same, _ = same_and_split(ClassPrediction)
+    odd = ClassPrediction("key", np.asarray([0.2, 0.3, 0.5], np.float32))
+    with pytest.raises(DataError, match="item key"):
+        ensemble_score(replace(same, members=(same, odd)), Aggregation())
+
+
+def test_over_no_box_that_counts_nobody_disagrees():
+    none = np.zeros((0, 2), np.float32)
+    faint = np.asarray([[0.01, 0.02]], np.float32)
+    for table in (none, faint):
+        assert ensemble_score(ensemble_of(BoxPrediction, table, table), Aggregation()) == 0
+
+
+def test_huge_maps_are_scored_some_pixels_at_a_time(monkeypatch):
+    probs = np.random.default_rng(0).dirichlet([0.3, 0.3, 0.3], (2, 20, 30)).transpose(0, 3, 1, 2).astype(np.float32)
+    split = ensemble_of(MapPrediction, *probs)
+    whole = [ensemble_score(split, Aggregation()), image_score(split, measures.entropy, Aggregation())]
+    monkeypatch.setattr(aggregate, "PIXELS_AT_ONCE", 7)
+    parts = [ensemble_score(split, Aggregation()), image_score(split, measures.entropy, Aggregation())]
+    assert parts == pytest.approx(whole)

@@ -1,14 +1,17 @@
 """What holds for every strategy, also those of third parties: each is found and put to the same test."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from alpipe import plugins
+from alpipe.acquisition.disagreement import Disagreement
 from alpipe.acquisition.ranking.uncertainty import Uncertainty
+from alpipe.errors import DataError
 from alpipe.plugins import Kind
-from alpipe.types import BoxPrediction, ClassPrediction, MapPrediction, Prediction, Score, Task
+from alpipe.types import BoxPrediction, ClassPrediction, ImageFit, MapPrediction, Prediction, Score, Task
 
 SIZE, DIMENSIONS = 30, 8
 
@@ -33,7 +36,17 @@ def choose(plugin, pool, k: int, seed: int = 0) -> list[str]:
 
 
 def predictions(task: Task) -> list[Prediction]:
-    """Ordinary ones, and the edges: nothing found, all certain, all alike, one class alone, many classes."""
+    """Ordinary ones, and the edges: nothing found, all certain, all alike, one class alone, many classes. Each has two
+    members, which strategies may use: itself, and one that takes the classes for each other.
+    """
+    return [replace(one, members=(one, replace(one, probs=_swapped(one)))) for one in _lonely(task)]
+
+
+def _swapped(prediction: Prediction) -> np.ndarray:
+    return np.flip(prediction.probs, axis=1 if isinstance(prediction, BoxPrediction) else 0)
+
+
+def _lonely(task: Task) -> list[Prediction]:
     rng = np.random.default_rng(2)
     classes = (1, 2, 3, 20)
     match task:
@@ -47,6 +60,13 @@ def predictions(task: Task) -> list[Prediction]:
             maps = [rng.dirichlet(np.ones(1 + c), (6, 9)).transpose(2, 0, 1) for c in classes]
             maps += [np.eye(3)[0][:, None, None] * np.ones((3, 4, 5)), np.full((2, 1, 1), 0.5)]
             return [MapPrediction("key", given.astype(kind), (90, 60)) for given in maps for kind in ("f4", "f2")]
+
+
+def seen_by(plugin, task: Task) -> list[Prediction] | list[ImageFit]:
+    """What the strategy is given to score: what the round's model says, unless it names another scanner."""
+    if getattr(plugin, "SCANNER", "learner") == "vae":
+        return [ImageFit("key", nats) for nats in (-3.0, 0.0, 1.25, 4.0, 1e6)]
+    return predictions(task)
 
 
 def _boxes(probs: np.ndarray) -> BoxPrediction:
@@ -67,7 +87,7 @@ def test_it_has_what_the_protocol_names(plugin):
 def test_every_prediction_has_a_finite_score_the_same_each_time(plugin):
     strategy = plugin.build(plugin.Options())
     for task in plugin.TASKS:
-        for prediction in predictions(task):
+        for prediction in seen_by(plugin, task):
             score = strategy.score(prediction)
             assert isinstance(score, float)
             assert np.isfinite(score)
@@ -119,7 +139,7 @@ def test_an_empty_pool_gives_nothing(plugin):
 
 def test_uncertainty_strategies_choose_the_largest_scores_within_the_unit_interval(plugin, pool):
     strategy = plugin.build(plugin.Options())
-    if not isinstance(strategy, Uncertainty):
+    if not isinstance(strategy, Uncertainty | Disagreement):
         pytest.skip("not a strategy by uncertainty alone")
     assert choose(plugin, pool, 5) == [score.key for score in sorted(pool[0], key=lambda score: -score.value)[:5]]
     for task in plugin.TASKS:
@@ -133,5 +153,19 @@ def test_random_pays_no_heed_to_scores_but_to_its_seed():
     assert len({tuple(choose(plugin, (low, None, None), 5, seed)) for seed in range(10)}) == 10
 
 
+def test_novelty_chooses_what_fits_worst():
+    plugin = plugins.load(Kind.STRATEGY, "novelty")
+    strategy = plugin.build(plugin.Options())
+    scores = [Score(f"item{n}", strategy.score(ImageFit(f"item{n}", nats))) for n, nats in enumerate([2.0, 4.0, -1.0])]
+    assert choose(plugin, (scores, None, None), 2) == ["item1", "item0"]
+
+
+@pytest.mark.parametrize("nats", [np.nan, np.inf, -np.inf])
+def test_a_fit_that_is_not_finite_is_refused(nats):
+    with pytest.raises(DataError, match="item key"):
+        ImageFit("key", nats)
+
+
 def test_the_built_in_ones_are_found():
-    assert {"entropy", "margin", "least_confidence", "random"} <= set(plugins.available(Kind.STRATEGY))
+    known = {"entropy", "margin", "least_confidence", "disagreement", "random", "novelty", "coreset"}
+    assert known <= set(plugins.available(Kind.STRATEGY))

@@ -9,8 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from alpipe.types import ClassPrediction, Score
+from alpipe import rle
+from alpipe.protocols import LearnerContext
+from alpipe.types import ClassPrediction, Example, Item, Masks, Score, Task
 from tests.conftest import Ran
 
 ROOT = Path(__file__).parents[1]
@@ -44,13 +47,35 @@ def test_links_between_pages_lead_somewhere(page: Path) -> None:
     assert all((page.parent / link).exists() for link in links), links
 
 
+def plugin_of_the_guide(number: int) -> dict[str, Any]:
+    codes = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8"), re.DOTALL)
+    module: dict[str, Any] = {"__name__": "plugins.md"}
+    exec(compile(codes[number], "plugins.md", "exec"), module)  # noqa: S102  # our own page
+    return module
+
+
 def test_the_strategy_in_the_plug_in_guide_runs() -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8"), re.DOTALL)
-    module: dict[str, Any] = {"__name__": "doubt"}
-    exec(compile(code, "plugins.md", "exec"), module)  # noqa: S102  # our own page
+    module = plugin_of_the_guide(0)
     strategy = module["build"](module["Options"]())
     scores = [
         Score(key, strategy.score(ClassPrediction(key, np.array([p, 1 - p], np.float32))))
         for key, p in (("sure", 0.99), ("unsure", 0.5))
     ]
     assert strategy.choose(scores, None, None, 1, np.random.default_rng(0)) == ["unsure"]
+
+
+def test_the_learner_in_the_plug_in_guide_learns(tmp_path: Path) -> None:
+    module = plugin_of_the_guide(1)
+    item = grey_item(tmp_path)
+    context = LearnerContext(Task.SEGMENT, ("dark",), "cpu", "fp32")
+    learner = module["build"](module["Options"](steps=2, batch_size=2, width=4), context)
+    inside = np.zeros((item.height, item.width), bool)
+    inside[4:20, 8:24] = True
+    learner.fit([Example(item, Masks({"dark": rle.encode(inside)}))], [], [], seed=0).save(tmp_path / "model")
+    (prediction,) = module["load"](tmp_path / "model", context).predict([item])
+    assert prediction.probs.shape == (2, item.height, item.width)
+
+
+def grey_item(folder: Path) -> Item:
+    Image.fromarray(np.full((40, 56, 3), 90, np.uint8)).save(folder / "grey.png")
+    return Item("grey", str(folder / "grey.png"), 56, 40)

@@ -33,11 +33,37 @@ from alpipe.types import (
     Progress,
     Task,
 )
+from tests.learner_packages import absent, provided
 
 TINY: dict[str, dict[str, Any]] = {
     "detector": {"steps": 4, "batch_size": 2, "image_size": 64, "width": 16},
     "unetpp": {"steps": 4, "batch_size": 2, "image_size": 48, "crop_size": 32, "features": (8, 8, 8)},
-    "cnn": {"steps": 4, "batch_size": 2, "image_size": 32, "features": (8, 8), "hidden": 8},
+    "torchvision-detector": {
+        "steps": 4,
+        "batch_size": 2,
+        "image_size": 64,
+        "architecture": "fasterrcnn_mobilenet_v3_large_fpn",
+        "weights": "none",
+    },
+    "torchvision-segmenter": {
+        "steps": 4,
+        "batch_size": 2,
+        "image_size": 48,
+        "crop_size": 32,
+        "architecture": "lraspp_mobilenet_v3_large",
+        "weights": "none",
+    },
+    "smp": {"steps": 4, "batch_size": 2, "image_size": 48, "crop_size": 32, "encoder": "resnet18", "weights": "none"},
+    "cnn": {"steps": 4, "batch_size": 2, "image_size": 32, "features": (8, 8), "hidden": (8,)},
+    "sliding": {
+        "steps": 4,
+        "batch_size": 4,
+        "window": 22,
+        "features": (4, 4),
+        "convs": 1,
+        "hidden": (8,),
+        "windows": 2,
+    },
 }
 """Options that make a learner quick to fit; one that is not named here is tested with its defaults."""
 
@@ -48,8 +74,8 @@ SIZES = [(64, 48), (40, 64), (96, 80), (33, 57)]
 
 def learners_and_tasks() -> Iterator[Any]:
     for name in plugins.available(Kind.LEARNER):
-        for task in sorted(plugins.load(Kind.LEARNER, name).TASKS):
-            yield pytest.param((name, task), id=f"{name}-{task}")
+        for task in sorted(plugins.find(Kind.LEARNER, name).TASKS):
+            yield pytest.param((name, task), id=f"{name}-{task}" + ("-standin" if absent(name) else ""))
 
 
 @dataclass
@@ -102,9 +128,10 @@ class Bench:
 
 
 @pytest.fixture(params=list(learners_and_tasks()))
-def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Bench:
+def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
     name, task = request.param
-    return Bench(name, task, tmp_path)
+    with provided(name):
+        yield Bench(name, task, tmp_path)
 
 
 def arrays(prediction: Prediction) -> list[np.ndarray[Any, Any]]:
@@ -126,7 +153,15 @@ def assert_same(first: Model, second: Model, items: list[Item]) -> None:
 def assert_sound(model: Model, examples: list[Example]) -> None:
     """Predictions come in the order of the items, are of the task's kind, and lie within their ranges."""
     items = [example.item for example in examples]
-    predictions = list(model.predict(iter(items)))
+    for seen in (model.predict, model.scan):
+        assert_predictions_sound(model, items, list(seen(iter(items))))
+    rows = model.embed(items)
+    assert rows.dtype == np.float32
+    assert len(rows) == len(items)
+    assert np.isfinite(rows).all()
+
+
+def assert_predictions_sound(model: Model, items: list[Item], predictions: list[Prediction]) -> None:
     assert [prediction.item_key for prediction in predictions] == [item.key for item in items]
     for item, prediction in zip(items, predictions, strict=True):
         match prediction:
@@ -148,10 +183,6 @@ def assert_sound(model: Model, examples: list[Example]) -> None:
                 assert probs.shape[0] == 1 + len(model.classes)
                 assert probs.shape[2] / probs.shape[1] == pytest.approx(item.width / item.height, rel=0.1)
                 np.testing.assert_allclose(probs.astype(np.float32).sum(axis=0), 1, atol=2e-3)
-    rows = model.embed(items)
-    assert rows.dtype == np.float32
-    assert len(rows) == len(items)
-    assert np.isfinite(rows).all()
 
 
 def test_learns_from_one_image(bench: Bench) -> None:
@@ -335,6 +366,52 @@ def test_damaged_files_of_a_model_are_named(bench: Bench, tmp_path: Path) -> Non
     description.write_text(json.dumps(values | {"classes": [*values["classes"], "green"]}))
     with pytest.raises(DataError, match="do not fit"):
         bench.load(tmp_path / "model")
+
+
+def test_dropout_samples_are_the_members_of_a_scan(bench: Bench) -> None:
+    if "samples" not in plugins.load(Kind.LEARNER, bench.name).Options.model_fields:
+        pytest.skip("this learner draws no dropout samples")
+    examples = bench.examples(3)
+    model = bench.learner(samples=5, dropout=0.5).fit(examples, [], [], seed=0)
+    items = [example.item for example in examples]
+    for prediction, again in zip(model.scan(items), model.scan(items), strict=True):
+        assert len(prediction.members) == 5
+        shapes = {member.probs.shape for member in prediction.members}
+        assert shapes == {prediction.probs.shape}
+        for left, right in zip(prediction.members, again.members, strict=True):
+            np.testing.assert_array_equal(left.probs, right.probs)
+    assert all(not prediction.members for prediction in model.predict(items))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+def test_a_gpu_learns_and_predicts_as_the_cpu_does(bench: Bench, tmp_path: Path) -> None:
+    module = plugins.load(Kind.LEARNER, bench.name)
+    examples = bench.examples(3)
+    on_gpu = LearnerContext(bench.task, CLASSES, "cuda", "fp32")
+    model = module.build(module.Options(**TINY.get(bench.name, {})), on_gpu).fit(examples, [], [], seed=0)
+    assert_sound(model, examples)
+    model.save(tmp_path / "model")
+    on_cpu = bench.load(tmp_path / "model")
+    items = [example.item for example in examples]
+    np.testing.assert_allclose(model.embed(items), on_cpu.embed(items), atol=1e-2)
+
+
+def test_what_a_model_was_made_of_is_kept_with_it(bench: Bench, tmp_path: Path) -> None:
+    examples = bench.examples(3)
+    bench.learner().fit(examples[:2], examples[2:], [], seed=7).save(tmp_path / "model")
+    described = json.loads((tmp_path / "model" / "model.json").read_text())
+    assert described["learner"] == bench.name
+    facts = described["facts"]
+    assert (facts["seed"], facts["images"], facts["validation_images"]) == (7, 2, 1)
+    assert facts["versions"]["torch"] == torch.__version__
+    assert facts["steps"] > 0
+
+
+def test_curves_are_written_where_a_folder_is_given(bench: Bench, tmp_path: Path) -> None:
+    context = replace(bench.context(), logs=tmp_path / "runs")
+    module = plugins.load(Kind.LEARNER, bench.name)
+    module.build(module.Options(**TINY.get(bench.name, {})), context).fit(bench.examples(2), [], [], seed=0)
+    assert list((tmp_path / "runs").glob("events.out.tfevents.*"))
 
 
 def test_every_option_is_documented(bench: Bench) -> None:

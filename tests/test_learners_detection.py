@@ -14,9 +14,10 @@ from torch import nn
 
 from alpipe import boxes
 from alpipe.learners.detection.assignment import PLACES, assign, pairwise_iou
-from alpipe.learners.detection.decode import decode
+from alpipe.learners.detection.decode import Limits, decode
+from alpipe.learners.detection.labelled import gather
 from alpipe.learners.detection.losses import hardest, overlaps, varifocal_loss
-from alpipe.learners.detection.objective import BoxObjective, Weighting, gather, repeat_factors
+from alpipe.learners.detection.objective import BoxObjective, Weighting, repeat_factors
 from alpipe.learners.nets.pyramid import PyramidDetector, places
 from alpipe.learners.training.augment import Augmentation
 from alpipe.learners.training.data import Frame
@@ -231,7 +232,7 @@ def test_only_the_last_layer_of_the_classes_drops_out() -> None:
     net.dropout.train()
     images = torch.randn(1, 3, 64, 64)
     with torch.inference_mode():
-        first, second = net.features(images), net.features(images)
+        first, second = net.encode(images), net.encode(images)
         assert torch.equal(first.boxes, second.boxes)
         assert torch.equal(first.classes, second.classes)
         assert not torch.equal(net.classify(first.classes), net.classify(first.classes))
@@ -253,7 +254,7 @@ def test_boxes_are_brought_to_image_pixels_and_cut_at_its_edges() -> None:
     found = np.array([[2, 4, 22, 30], [-10, 6, 60, 100], [70, 0, 80, 10]], np.float32)
     probs = np.array([[0.9, 0.1], [0.0, 0.8], [0.7, 0.0]], np.float32)
     frame = Frame(np.zeros((48, 64, 3), np.uint8), (0.5, 0.25), (128, 192))
-    prediction = decode("k", probs, found, frame, 0.3, 0.6, 300)
+    prediction = decode("k", probs, found, frame, Limits(0.3, 0.6, 300))
     np.testing.assert_allclose(prediction.xyxy, [[4, 16, 44, 120], [0, 24, 120, 192]])
     assert prediction.class_index.tolist() == [0, 1]
 
@@ -262,7 +263,7 @@ def test_boxes_suppress_none_of_another_class() -> None:
     found = np.array([[2, 4, 22, 30]] * 3, np.float32)
     probs = np.array([[0.9, 0.1], [0.1, 0.8], [0.7, 0.1]], np.float32)
     frame = Frame(np.zeros((48, 64, 3), np.uint8), (1.0, 1.0), (64, 48))
-    prediction = decode("k", probs, found, frame, 0.3, 0.6, 300)
+    prediction = decode("k", probs, found, frame, Limits(0.3, 0.6, 300))
     assert prediction.class_index.tolist() == [0, 1]
     assert prediction.scores.tolist() == pytest.approx([0.9, 0.8])
 
@@ -274,7 +275,7 @@ def test_decoding_keeps_the_best_and_no_two_alike(seed: int) -> None:
     xyxy = np.concatenate([corners, corners + rng.uniform(1, 40, (80, 2))], axis=1).astype(np.float32)
     probs = rng.uniform(0, 0.5, (80, 3)).astype(np.float32)
     frame = Frame(np.zeros((48, 64, 3), np.uint8), (1.0, 1.0), (64, 48))
-    found = decode("k", probs, xyxy, frame, 0.3, 0.5, 20)
+    found = decode("k", probs, xyxy, frame, Limits(0.3, 0.5, 20))
     assert len(found.scores) <= 20
     assert (found.scores >= 0.3).all()
     assert (np.diff(found.scores) <= 0).all()

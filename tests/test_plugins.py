@@ -52,7 +52,7 @@ def third_party(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 @pytest.mark.parametrize("kind", list(Kind))
 def test_every_module_of_a_room_is_a_plugin_with_what_its_kind_needs(kind):
     for name, found in plugins.available(kind).items():
-        plugin = plugins.load(kind, name)
+        plugin = plugins.find(kind, name)
         assert (found.name, found.kind) == (name, kind)
         assert plugin.TASKS
         assert set(plugin.TASKS) <= set(Task)

@@ -124,6 +124,7 @@ def _make_project(
         "labels": list(digits.CLASSES[task]),
         "seed": seed,
         "batch": batch,
+        "learner": {"name": configuration.DEFAULT_LEARNER[task], "flip": "none"},  # a mirrored digit is another one
         "annotator": {"human": "labelstudio"}.get(annotator, annotator),
         "holdout": {"labels": 0},
     }

@@ -1,4 +1,4 @@
-"""Commands that look: status, report, plugins, doctor."""
+"""Commands that look: status, report, doctor."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ def register(app: typer.Typer) -> None:
     """Adds the commands."""
     app.command()(status)
     app.command()(report)
-    app.command()(plugins)
     app.command()(doctor)
 
 
@@ -58,28 +57,6 @@ def report(
 
     with Project.open(context.obj) as project:
         say(f"report written to {write_report(project, output or project.root / 'report.html')}")
-
-
-def plugins(json: bool = typer.Option(False, "--json", help="Print JSON, for scripts.")) -> None:
-    """List learners, strategies, annotators and formats, built in and from other packages.
-
-    Example: alpipe plugins
-    """
-    from alpipe.cli.display import as_json, table
-    from alpipe.errors import PluginError
-    from alpipe.plugins import Kind, available, load
-
-    rows = []
-    for kind in Kind:
-        for plugin in available(kind).values():
-            try:
-                module = load(kind, plugin.name)
-                tasks = ", ".join(sorted(module.TASKS))
-                about = (module.__doc__ or "").strip().splitlines()[0]
-            except PluginError as error:
-                tasks, about = "–", str(error)
-            rows.append({"kind": kind.noun, "name": plugin.name, "tasks": tasks, "from": plugin.origin, "about": about})
-    (as_json if json else table)(rows)
 
 
 def doctor(context: typer.Context, json: bool = typer.Option(False, "--json", help="Print JSON, for scripts.")) -> None:

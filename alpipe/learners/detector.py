@@ -7,32 +7,31 @@ how well the box fits; a box's score is the probability of its class times the e
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, TypeAlias, final
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from pydantic import Field
 
 from alpipe import boxes
-from alpipe.errors import TrainingError
-from alpipe.learners.detection.decode import decode
-from alpipe.learners.detection.objective import BoxObjective, Weighting, gather
+from alpipe.learners.autoencoder.encoders import pretrain_encoder
+from alpipe.learners.detection.decode import Limits, decode
+from alpipe.learners.detection.labelled import gather
+from alpipe.learners.detection.objective import BoxObjective, Weighting
+from alpipe.learners.nets.dropout import sample_last
 from alpipe.learners.nets.pyramid import MULTIPLE, STRIDES, PyramidDetector
-from alpipe.learners.training import saving, trainer
-from alpipe.learners.training.augment import Augmentation, Flip
+from alpipe.learners.training import learner
 from alpipe.learners.training.data import Frame
-from alpipe.learners.training.device import resolve
-from alpipe.learners.training.inference import stream
+from alpipe.learners.training.learner import Setting, TrainedLearner, TrainedModel
 from alpipe.learners.training.options import Auto, TrainingOptions, steps_for
-from alpipe.protocols import LearnerContext, ProgressCallback, no_progress
-from alpipe.types import Boxes, BoxPrediction, Example, FloatArray, Item, Negative, Task
+from alpipe.protocols import LearnerContext
+from alpipe.types import Boxes, BoxPrediction, Example, Item, Negative, Task
 
 TASKS = frozenset({Task.DETECT})
 
-NAME, FORMAT = "detector", 1
+Batch: TypeAlias = Sequence[tuple[Item, Frame]]
 
 
 class Options(TrainingOptions):
@@ -43,23 +42,14 @@ class Options(TrainingOptions):
         description="Longer side, in pixels, at which the network sees an image; smaller images stay as they are."
         " auto: as small as the boxes of the training images allow.",
     )
+    learning_rate: float = Field(6e-3, gt=0, le=1, description="Peak learning rate of AdamW.")
     width: int = Field(
         64, ge=8, le=512, multiple_of=8, description="Channels of each level of the pyramid; the others follow."
     )
     depth: int = Field(1, ge=0, le=8, description="Residual blocks a stage.")
-    flip: Flip = Field(
-        Flip.NONE,
-        description="Mirror images that are as good as the original: none, horizontal, or both."
-        " Not for digits, letters, or classes of left and right.",
-    )
-    scale: float = Field(1.3, ge=1, le=4, description="Training images are resized by up to this factor, both ways.")
     rotate: float = Field(0.0, ge=0, le=180, description="Training images are turned by up to so many degrees.")
-    colour: float = Field(0.4, ge=0, le=1, description="Strength of random brightness, contrast and tint.")
     finest: Literal[4, 8, 16] = Field(
         8, description="Pixels between two places of the finest level: 4 tells tiny objects apart, 16 is fast."
-    )
-    dropout: float = Field(
-        0.1, ge=0, lt=1, description="Share of the features that the last layer of the classes misses in training."
     )
     rare_share: float = Field(
         0.1,
@@ -80,116 +70,101 @@ class Options(TrainingOptions):
     overlap: float = Field(0.6, gt=0, le=1, description="IoU over which the weaker of two boxes of a class falls.")
 
 
-def build(options: Options, context: LearnerContext) -> Detector:
-    """The learner, not fitted."""
-    return Detector(options, context)
-
-
-def load(folder: Path, context: LearnerContext) -> DetectorModel:
-    """The model saved in the folder, on the context's device. Raises DataError where the files are damaged."""
-    description = saving.describe(folder, NAME, FORMAT)
-    options = saving.options_of(description, Options, folder)
-    net = _net(len(description.classes), options)
-    saving.restore(folder, net)
-    return DetectorModel(net, options, description.image_size, description.classes, context)
-
-
+@final
 class Detector:
-    """Settings of a detector that can be fitted."""
+    """What the detector has that other learners have not."""
 
-    def __init__(self, options: Options, context: LearnerContext) -> None:
-        self._options, self._context = options, context
+    name, format, task, options, batch_size = "detector", 2, Task.DETECT, Options, 8
 
-    def fit(
+    def image_size(self, options: Options, train: Sequence[Example]) -> int:
+        return _image_size(options, train)
+
+    def steps(self, options: Options, images: int, batch_size: int) -> int:
+        if options.steps != "auto":
+            return options.steps
+        return steps_for(images, batch_size, passes=2500, passes_an_image=20, most=12_000)
+
+    def sees(self, setting: Setting[Options]) -> int:
+        return setting.image_size
+
+    def multiple(self, setting: Setting[Options]) -> int:  # noqa: ARG002 - the protocol's
+        return MULTIPLE
+
+    def network(self, setting: Setting[Options]) -> PyramidDetector:
+        return network(setting.options, len(setting.classes), setting.image_size)
+
+    def objective(
         self,
+        setting: Setting[Options],
         train: Sequence[Example],
         validation: Sequence[Example],
         negatives: Sequence[Negative],
-        *,
-        seed: int,
-        progress: ProgressCallback = no_progress,
-        resume_from: Path | None = None,
-    ) -> DetectorModel:
-        options, context = self._options, self._context
-        compute = resolve(context)
-        if not train:
-            raise TrainingError("there is no labelled image to train the detector on; label some first")
-        image_size = _image_size(options, train)
-        objective = BoxObjective(
-            gather(train, negatives, context.classes, image_size),
-            gather(validation, (), context.classes, image_size),
-            len(context.classes),
-            Augmentation(options.flip, options.scale, 1.2, 0.1, options.rotate, options.colour),
-            options.batch_size,
+        batch_size: int,
+        device: torch.device,
+    ) -> BoxObjective:
+        options, classes, size = setting.options, setting.classes, setting.image_size
+        return BoxObjective(
+            gather(train, negatives, classes, size),
+            gather(validation, (), classes, size),
+            len(classes),
+            options.augmentation(),
+            batch_size,
             Weighting(options.negative_weight, options.hard_negatives, options.rare_share),
             STRIDES[STRIDES.index(options.finest) :],
-            compute.device,
-        )
-        fitted = trainer.train(
-            lambda: PyramidDetector(
-                len(context.classes), options.width, options.depth, options.finest, options.dropout
-            ),
-            objective,
-            trainer.recipe(options, _steps(options, len(train))),
-            compute,
-            seed=seed,
-            identity=trainer.fingerprint((NAME, FORMAT, options, context, seed), (train, validation), negatives),
-            progress=progress,
-            resume_from=resume_from,
-        )
-        return DetectorModel(fitted, options, image_size, context.classes, context)
-
-
-class DetectorModel:
-    """A fitted detector."""
-
-    task = Task.DETECT
-
-    def __init__(
-        self, net: PyramidDetector, options: Options, image_size: int, classes: tuple[str, ...], context: LearnerContext
-    ) -> None:
-        self.classes = classes
-        self._options, self._image_size = options, image_size
-        self._compute = resolve(context)
-        self._net = net.to(self._compute.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-
-    def predict(self, items: Iterable[Item]) -> Iterator[BoxPrediction]:
-        return stream(items, self._image_size, MULTIPLE, self._compute, self._boxes)
-
-    def embed(self, items: Iterable[Item]) -> npt.NDArray[np.float32]:
-        def run(images: torch.Tensor, _: list[tuple[Item, Frame]]) -> list[FloatArray]:
-            return list(self._net.embed(images).cpu().numpy())
-
-        rows = list(stream(items, self._image_size, MULTIPLE, self._compute, run))
-        return np.stack(rows) if rows else np.zeros((0, self._net.width), np.float32)
-
-    def save(self, folder: Path) -> None:
-        options = self._options.model_dump(mode="json")
-        saving.save(
-            folder,
-            self._net,
-            saving.Description(NAME, FORMAT, self.task, self.classes, self._image_size, options),
+            device,
         )
 
-    def _boxes(self, images: torch.Tensor, batch: list[tuple[Item, Frame]]) -> list[BoxPrediction]:
-        logits, found, quality = self._net(images)
-        probs = (torch.sigmoid(logits) * torch.sigmoid(quality)[..., None]).cpu().numpy()
-        xyxy = found.cpu().numpy()
-        options = self._options
+    def predict(
+        self, net: PyramidDetector, images: torch.Tensor, batch: Batch, setting: Setting[Options]
+    ) -> list[BoxPrediction]:
+        return self._boxes(net, images, batch, setting, samples=0)
+
+    def scan(
+        self, net: PyramidDetector, images: torch.Tensor, batch: Batch, setting: Setting[Options]
+    ) -> list[BoxPrediction]:
+        return self._boxes(net, images, batch, setting, setting.options.samples)
+
+    def _boxes(
+        self, net: PyramidDetector, images: torch.Tensor, batch: Batch, setting: Setting[Options], samples: int
+    ) -> list[BoxPrediction]:
+        options, encoded = setting.options, net.encode(images)
+        quality = torch.sigmoid(encoded.quality)[..., None]
+        probs = (torch.sigmoid(net.classify(encoded.classes)) * quality).cpu().numpy()
+        xyxy = encoded.boxes.cpu().numpy()
+        voices = None
+        if samples:
+            sampled = sample_last(net.class_head, encoded.classes, options.dropout, samples)[..., 0].transpose(2, 3)
+            voices = (torch.sigmoid(sampled) * quality).cpu().numpy()
+        limits = Limits(options.min_score, options.overlap, options.max_boxes)
         return [
-            decode(item.key, probs[i], xyxy[i], frame, options.min_score, options.overlap, options.max_boxes)
+            decode(item.key, probs[i], xyxy[i], frame, limits, None if voices is None else voices[:, i])
             for i, (item, frame) in enumerate(batch)
         ]
 
 
-def _net(classes: int, options: Options) -> PyramidDetector:
-    return PyramidDetector(classes, options.width, options.depth, options.finest, options.dropout)
+DESIGN = Detector()
 
 
-def _steps(options: Options, images: int) -> int:
-    if options.steps != "auto":
-        return options.steps
-    return steps_for(images, options.batch_size, passes=2500, passes_an_image=20, most=12_000)
+def build(options: Options, context: LearnerContext) -> TrainedLearner[Options]:
+    """The learner, not fitted."""
+    return TrainedLearner(DESIGN, options, context)
+
+
+def load(folder: Path, context: LearnerContext) -> TrainedModel[Options]:
+    """The model saved in the folder, on the context's device. Raises DataError where the files are damaged."""
+    return learner.load(DESIGN, folder, context)
+
+
+def pretrain(options: Options, context: LearnerContext, items: Sequence[Item], file: Path, **how: Any) -> None:
+    """Writes weights for the encoder, trained on images without labels; see ``protocols.Pretrainable``."""
+    pretrain_encoder(DESIGN, options, context, items, file, **how)
+
+
+def network(options: Options, classes: int, image_size: int) -> PyramidDetector:  # noqa: ARG001 - of any size
+    """The network, not trained."""
+    return PyramidDetector(
+        classes, options.width, options.depth, options.finest, options.dropout, options.convolution()
+    )
 
 
 def _image_size(options: Options, train: Sequence[Example]) -> int:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 
 from alpipe.errors import TrainingError
 from alpipe.pool.store import Round
 from alpipe.project import Project
-from alpipe.protocols import ProgressCallback
+from alpipe.protocols import ProgressCallback, Scanner
+from alpipe.steps import autoencoding
 from alpipe.steps.models import counted, hash_of
 from alpipe.steps.outcome import Done, Outcome, Waiting
-from alpipe.types import Item, ItemState, Score, Split
+from alpipe.types import ImageFit, Item, ItemState, Prediction, Score, Split
 
 NO_IMAGES = "images: every image of the pool is labelled or with the annotators; add more with `alpipe add`"
 
@@ -24,11 +26,16 @@ def score(project: Project, round_: Round, progress: ProgressCallback) -> Outcom
     """Scores every unlabelled image of the pool with this round's model; what it scored before is not scored again."""
     if round_.model is None:
         return Done("no model: nothing to score with")
-    strategy, _ = project.strategy()
+    strategy, _, scanner = project.strategy()
     scan = scan_name(project, round_)
     items = project.store.scores.missing(scan)
     block: list[Score] = []
-    for item, prediction in zip(items, counted(project.model(round_.model), items, "scoring", progress), strict=True):
+    scanned: Iterator[Prediction | ImageFit]
+    if scanner is Scanner.VAE:
+        scanned = autoencoding.fits(project, items, progress)
+    else:
+        scanned = project.model(round_.model).scan(items)
+    for item, prediction in zip(items, counted(scanned, len(items), "scoring", progress), strict=True):
         value = float(strategy.score(prediction))
         if not math.isfinite(value):
             raise TrainingError(
@@ -51,7 +58,7 @@ def select(project: Project, round_: Round, progress: ProgressCallback) -> Outco
     pool = project.store.items.list(states=[ItemState.UNLABELLED], split=Split.POOL)
     held_out = _holdout_to_label(project)
     if not pool and not held_out:
-        if _new_labels(project, round_):
+        if _new_labels(project, round_, progress):
             return Done("the pool has no unlabelled image left", {"counts": {"selected": 0}})
         return Waiting(NO_IMAGES)
     k = min(project.config.batch, len(pool))
@@ -62,7 +69,7 @@ def select(project: Project, round_: Round, progress: ProgressCallback) -> Outco
         reasons = dict.fromkeys(chosen, "chosen at random: there is no model yet")
     else:
         score(project, round_, progress)  # images that came after the scan
-        chosen, reasons = _by_strategy(project, round_, pool, k, rng)
+        chosen, reasons = _by_strategy(project, round_, pool, k, rng, progress)
     reasons.update({item.key: "hold-out: to judge the models on" for item in held_out})
     project.store.rounds.select_items(round_.number, [*chosen, *(item.key for item in held_out)], reasons)
     trimmed = f" (all that were left of a batch of {project.config.batch})" if k < project.config.batch else ""
@@ -89,16 +96,19 @@ def uncertainties(scores: list[Score]) -> dict[str, float]:
 
 
 def _by_strategy(
-    project: Project, round_: Round, pool: list[Item], k: int, rng: np.random.Generator
+    project: Project, round_: Round, pool: list[Item], k: int, rng: np.random.Generator, progress: ProgressCallback
 ) -> tuple[list[str], dict[str, str]]:
-    strategy, needs_embeddings = project.strategy()
+    strategy, needs_embeddings, _ = project.strategy()
     scores = sorted(project.store.scores.of(scan_name(project, round_), [item.key for item in pool]))
     by_key = {item.key: item for item in pool}
     embeddings = labelled = None
     if needs_embeddings and round_.model is not None:
-        model = project.model(round_.model)
-        embeddings = model.embed([by_key[score.key] for score in scores])
-        labelled = model.embed([example.item for example in project.store.annotations.examples(Split.POOL)])
+        if project.config.embeddings == "vae":
+            embed = autoencoding.of_pool(project, progress).embed
+        else:
+            embed = project.model(round_.model).embed
+        embeddings = embed([by_key[score.key] for score in scores])
+        labelled = embed([example.item for example in project.store.annotations.examples(Split.POOL)])
     chosen = strategy.choose(scores, embeddings, labelled, min(k, len(scores)), rng)
     ranked = sorted(scores, key=lambda score: -score.value)
     rank = {score.key: (place, score.value) for place, score in enumerate(ranked, 1)}
@@ -116,6 +126,8 @@ def _holdout_to_label(project: Project) -> list[Item]:
     return open_[: max(0, project.config.holdout.labels - answered)]
 
 
-def _new_labels(project: Project, round_: Round) -> bool:
+def _new_labels(project: Project, round_: Round, progress: ProgressCallback) -> bool:
     examples = project.store.annotations.examples(Split.POOL)
-    return bool(examples) and round_.data_hash != hash_of(project, examples)
+    if not examples:
+        return False
+    return round_.data_hash != hash_of(project, examples, autoencoding.pretrained_encoder(project, progress))

@@ -104,7 +104,7 @@ def _suggestions(
         return {}
     shown = [item for item in items if item.split is Split.POOL]
     found = {}
-    for prediction in counted(project.model(round_.model), shown, "pre-annotating", progress):
+    for prediction in counted(project.model(round_.model).predict(shown), len(shown), "pre-annotating", progress):
         suggestion = labels.suggest(prediction, project.classes, project.config.suggest_above, round_.model)
         if suggestion is not None:
             found[prediction.item_key] = suggestion

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-
-import numpy as np
+from typing import TypeVar
 
 from alpipe import labels
 from alpipe.pool.store import Round
 from alpipe.project import Project, mining_options
-from alpipe.protocols import Model, ProgressCallback
+from alpipe.protocols import ProgressCallback
+from alpipe.steps import autoencoding
+from alpipe.steps.folders import hash_folder, save_whole
 from alpipe.steps.outcome import Done, Outcome
-from alpipe.types import Example, Item, Prediction, Progress, Split
+from alpipe.types import Example, Progress, Split
+
+T = TypeVar("T")
 
 
 def train(project: Project, round_: Round, progress: ProgressCallback) -> Outcome:
@@ -29,7 +31,8 @@ def train(project: Project, round_: Round, progress: ProgressCallback) -> Outcom
     if not examples:
         return Done("nothing is labelled yet: no model")
     negatives = project.store.negatives.all() if project.config.mining is not False else []
-    data_hash = hash_of(project, examples)
+    encoder = autoencoding.pretrained_encoder(project, progress)
+    data_hash = hash_of(project, examples, encoder)
     previous = project.store.models.latest()
     ids = project.store.annotations.ids([example.item.key for example in examples])
     project.store.rounds.record_items(round_.number, "train", ids)
@@ -48,7 +51,7 @@ def train(project: Project, round_: Round, progress: ProgressCallback) -> Outcom
         kept, validation = split_validation(examples, project.config.validation_share, project.config.seed)
         checkpoints = project.folder / "checkpoints" / name
         keys = {example.item.key for example in kept}
-        model = project.learner().fit(
+        model = project.learner(encoder=encoder, logs=project.folder / "runs" / name).fit(
             kept,
             validation,
             [negative for negative in negatives if negative.item_key in keys],
@@ -56,7 +59,7 @@ def train(project: Project, round_: Round, progress: ProgressCallback) -> Outcom
             progress=progress,
             resume_from=checkpoints,
         )
-        _save(model, folder)
+        save_whole(model, folder)
         shutil.rmtree(checkpoints, ignore_errors=True)
     digest = hash_folder(folder)
     project.store.models.put(
@@ -88,7 +91,7 @@ def evaluate(project: Project, round_: Round, progress: ProgressCallback) -> Out
     items = [example.item for example in truths.values()]
     metrics = measure(
         project.config.task,
-        counted(project.model(round_.model), items, "evaluating", progress),
+        counted(project.model(round_.model).predict(items), len(items), "evaluating", progress),
         truths,
         project.classes,
     )
@@ -110,9 +113,10 @@ def mine(project: Project, round_: Round, progress: ProgressCallback) -> Outcome
     if round_.model is None or options is None:
         return Done("nothing to mine from" if round_.model is None else "mining is turned off")
     truths = {example.item.key: example for example in project.store.annotations.examples(Split.POOL)}
+    items = [example.item for example in truths.values()]
     found = hard_negatives(
         project.config.task,
-        counted(project.model(round_.model), [e.item for e in truths.values()], "mining", progress),
+        counted(project.model(round_.model).predict(items), len(items), "mining", progress),
         truths,
         project.classes,
         options,
@@ -121,12 +125,12 @@ def mine(project: Project, round_: Round, progress: ProgressCallback) -> Outcome
     return Done(f"{len(found)} hard negatives in {len(truths)} images", {"counts": {"mined": len(found)}})
 
 
-def counted(model: Model, items: Sequence[Item], stage: str, progress: ProgressCallback) -> Iterator[Prediction]:
-    """The predictions, with a sign of life for each."""
-    progress(Progress(stage, 0, len(items)))
-    for done, prediction in enumerate(model.predict(items), 1):
-        progress(Progress(stage, done, len(items)))
-        yield prediction
+def counted(source: Iterable[T], total: int, stage: str, progress: ProgressCallback) -> Iterator[T]:
+    """What the source gives, with a sign of life for each."""
+    progress(Progress(stage, 0, total))
+    for done, one in enumerate(source, 1):
+        progress(Progress(stage, done, total))
+        yield one
 
 
 def split_validation(examples: Sequence[Example], share: float, seed: int) -> tuple[list[Example], list[Example]]:
@@ -145,8 +149,8 @@ def split_validation(examples: Sequence[Example], share: float, seed: int) -> tu
     return (kept, chosen) if kept else (list(examples), [])
 
 
-def hash_of(project: Project, examples: Iterable[Example]) -> str:
-    """A hash of images, labels and everything in the configuration that a training depends on."""
+def hash_of(project: Project, examples: Iterable[Example], encoder: Path | None) -> str:
+    """A hash of all that a training depends on: images, labels, the pretrained encoder, the configuration."""
     config = project.config
     settings = [
         config.task,
@@ -155,6 +159,8 @@ def hash_of(project: Project, examples: Iterable[Example]) -> str:
         config.validation_share,
         config.learner.model_dump(mode="json"),
     ]
+    if encoder is not None:
+        settings.append(encoder.name)  # it holds the hash of what it was made from
     return hashlib.sha256(f"{json.dumps(settings, sort_keys=True)} {hash_of_labels(examples)}".encode()).hexdigest()
 
 
@@ -165,25 +171,3 @@ def hash_of_labels(examples: Iterable[Example]) -> str:
         digest.update(example.item.key.encode())
         digest.update(json.dumps(labels.to_json(example.labels), sort_keys=True).encode())
     return digest.hexdigest()
-
-
-def hash_folder(folder: Path) -> str:
-    """SHA-256 over names and contents of the files of a saved model."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            digest.update(path.relative_to(folder).as_posix().encode())
-            digest.update(np.fromfile(path, np.uint8).tobytes())
-    return digest.hexdigest()
-
-
-def _save(model: Model, folder: Path) -> None:
-    """Saves beside the folder and renames: a folder under its own name is always whole."""
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    model.save(temporary)
-    if folder.is_dir():  # another run was quicker
-        shutil.rmtree(temporary)
-    else:
-        temporary.replace(folder)

@@ -11,6 +11,7 @@ Given values in [0, 1], the result lies in [0, 1] too:
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -20,6 +21,8 @@ from pydantic import Field
 from alpipe.acquisition.ranking.measures import Measure
 from alpipe.protocols import PluginOptions
 from alpipe.types import BoxPrediction, ClassPrediction, FloatArray, MapPrediction, Prediction
+
+PIXELS_AT_ONCE = 1 << 18
 
 
 class Aggregation(PluginOptions):
@@ -43,15 +46,13 @@ def image_score(prediction: Prediction, measure: Measure, options: Aggregation) 
         case ClassPrediction(probs=probs):
             return float(measure(probs[None])[0])
         case MapPrediction(probs=probs):
-            pixels = probs.reshape(len(probs), -1).T.astype(np.float32, copy=False)
-            values = measure(pixels)
-            return join(values, options, max(1, round(options.top_pixels * values.size)))
+            return join_pixels(over_pixels([probs], lambda voices: measure(voices[0])), options)
         case BoxPrediction(probs=probs):
             seen = probs[probs.max(axis=1, initial=0) >= options.min_score]
             if not len(seen):
                 seen = np.zeros((1, max(1, probs.shape[1])), np.float32)
                 seen[0, 0] = options.min_score
-            return join(measure(box_distribution(seen)), options, options.top_boxes)
+            return join_boxes(measure(box_distribution(seen)), options)
 
 
 def box_distribution(probs: FloatArray) -> FloatArray:
@@ -66,6 +67,30 @@ def box_distribution(probs: FloatArray) -> FloatArray:
     total = probs.sum(axis=1, keepdims=True)
     shared = np.divide(p * probs, total, out=np.zeros_like(probs), where=total > 0)
     return np.concatenate([1 - p, shared], axis=1)
+
+
+def over_pixels(
+    maps: Sequence[npt.NDArray[np.floating]], measure: Callable[[FloatArray], npt.NDArray[np.float64]]
+) -> npt.NDArray[np.float64]:
+    """(h · w,) what a measure of (T, N, C) distributions gives for each pixel of T maps (C, h, w); some at a time, so
+    that huge maps take little memory beside themselves.
+    """
+    flat = [one.reshape(len(one), -1) for one in maps]
+    values = np.empty(flat[0].shape[1])
+    for start in range(0, values.size, PIXELS_AT_ONCE):
+        part = slice(start, start + PIXELS_AT_ONCE)
+        values[part] = measure(np.stack([one[:, part].T for one in flat]).astype(np.float32, copy=False))
+    return values
+
+
+def join_pixels(values: npt.NDArray[np.float64], options: Aggregation) -> float:
+    """One number in [0, 1] out of those of all pixels."""
+    return join(values, options, max(1, round(options.top_pixels * values.size)))
+
+
+def join_boxes(values: npt.NDArray[np.float64], options: Aggregation) -> float:
+    """One number in [0, 1] out of those of all boxes, one at least."""
+    return join(values, options, options.top_boxes)
 
 
 def join(values: npt.NDArray[np.float64], options: Aggregation, top: int) -> float:

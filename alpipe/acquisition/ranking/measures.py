@@ -20,7 +20,7 @@ from alpipe.types import FloatArray
 Measure: TypeAlias = Callable[[FloatArray], npt.NDArray[np.float64]]
 
 
-def entropy(probs: FloatArray) -> npt.NDArray[np.float64]:
+def entropy(probs: FloatArray | npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Shannon's entropy (1948) relative to that of the uniform distribution: −Σ p log p / log C, with 0 log 0 = 0."""
     if probs.shape[1] == 1:
         return np.zeros(len(probs))
@@ -43,6 +43,19 @@ def least_confidence(probs: FloatArray) -> npt.NDArray[np.float64]:
     if classes == 1:
         return np.zeros(len(probs))
     return _unit((1 - probs.astype(np.float64).max(axis=1)) * classes / (classes - 1))
+
+
+def disagreement(voices: FloatArray) -> npt.NDArray[np.float64]:
+    """(N,) how far T members' distributions ``voices`` (T, N, C) lie apart: H(mean) − mean H, in nats, relative to the
+    most that it can be, log min(T, C): 0 where all say the same, 1 where each is sure of another class (Houlsby et al.
+    2011; it is the Jensen–Shannon divergence).
+    """
+    members, _, classes = voices.shape
+    if min(members, classes) == 1:
+        return np.zeros(voices.shape[1])
+    together = entropy(voices.mean(axis=0, dtype=np.float64))
+    apart = np.mean([entropy(one) for one in voices], axis=0)
+    return _unit((together - apart) * np.log(classes) / np.log(min(members, classes)))
 
 
 def _unit(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

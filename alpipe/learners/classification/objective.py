@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 from alpipe.errors import TrainingError
-from alpipe.learners.training.augment import Augmentation, jitter_colour, random_affine, warp
+from alpipe.learners.training.augment import Augmentation, Augmenter
 from alpipe.learners.training.data import Frames, pad, to_input
 from alpipe.types import ByteArray, Example, ImageClass
 
@@ -55,25 +55,21 @@ class ClassObjective:
         device: torch.device,
     ) -> None:
         self._train, self._validation = train, validation
-        self._augmentation, self._batch_size, self._device = augmentation, batch_size, device
-        self._canvas, self._label_smoothing = (image_size, image_size), label_smoothing
+        self._canvas, self._batch_size, self._device = (image_size, image_size), batch_size, device
+        self._augmenter, self._label_smoothing = Augmenter(augmentation, self._canvas), label_smoothing
         chances = 1 / np.bincount(train.class_index)[train.class_index]
         self._chances = chances / chances.sum()
 
-    def batch(self, rng: np.random.Generator) -> tuple[ByteArray, npt.NDArray[np.int64], np.random.Generator]:
+    def batch(self, rng: np.random.Generator) -> tuple[ByteArray, npt.NDArray[np.int64]]:
         chosen = rng.choice(len(self._chances), self._batch_size, p=self._chances)
-        pixels = []
-        for index in chosen:
-            frame = self._train.frames[int(index)].pixels
-            affine = random_affine((frame.shape[1], frame.shape[0]), self._canvas, self._augmentation, rng)
-            pixels.append(warp(frame, affine, self._canvas, nearest=False))
-        return np.stack(pixels), self._train.class_index[chosen], rng
+        pixels = [self._augmenter(self._train.frames[int(index)].pixels, rng).pixels for index in chosen]
+        return np.stack(pixels), self._train.class_index[chosen]
 
-    def loss(self, net: nn.Module, batch: tuple[ByteArray, npt.NDArray[np.int64], np.random.Generator]) -> torch.Tensor:
-        pixels, truth, rng = batch
-        images = jitter_colour(to_input(pixels, self._device), self._augmentation.colour, rng)
+    def loss(self, net: nn.Module, batch: tuple[ByteArray, npt.NDArray[np.int64]]) -> torch.Tensor:
+        pixels, truth = batch
         target = torch.from_numpy(truth).to(self._device)
-        return functional.cross_entropy(net(images), target, label_smoothing=self._label_smoothing)
+        logits = net(to_input(pixels, self._device))
+        return functional.cross_entropy(logits, target, label_smoothing=self._label_smoothing)
 
     def validation_loss(self, net: nn.Module) -> float | None:
         count = len(self._validation.frames)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -12,29 +11,19 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from alpipe.errors import TrainingError
 from alpipe.learners.detection.assignment import PLACES, assign
+from alpipe.learners.detection.labelled import Labelled
 from alpipe.learners.detection.losses import hardest, overlaps, varifocal_loss
 from alpipe.learners.nets.pyramid import MULTIPLE, places
-from alpipe.learners.training.augment import Augmentation, centring, jitter_colour, random_affine, warp, warp_boxes
-from alpipe.learners.training.data import Frames, canvas_size, to_input
-from alpipe.types import Boxes, ByteArray, Example, FloatArray, Negative
+from alpipe.learners.training.augment import Augmentation, Augmenter
+from alpipe.learners.training.data import canvas_size, pad, to_input
+from alpipe.types import ByteArray, FloatArray
 
 BOX_WEIGHT, QUALITY_WEIGHT = 5.0, 1.0
 """Weights of the losses of boxes and of their quality against that of the classes."""
 
 NEGATIVE_SAMPLING = 2.0
 """How much more often an image with hard negatives is drawn than one without."""
-
-
-@dataclass(frozen=True, slots=True)
-class Labelled:
-    """Frames with, for each, (N, 4) boxes and (M, 4) hard negatives in network pixels and (N,) classes."""
-
-    frames: Frames
-    boxes: list[FloatArray]
-    class_index: list[npt.NDArray[np.int64]]
-    negatives: list[FloatArray]
 
 
 class BoxBatch(NamedTuple):
@@ -59,32 +48,6 @@ class Weighting(NamedTuple):
     rare: float = 0.0
 
 
-def gather(
-    examples: Sequence[Example], negatives: Sequence[Negative], classes: Sequence[str], image_size: int
-) -> Labelled:
-    """Reads the images and brings all boxes to network pixels. Raises TrainingError for labels that are no boxes, or
-    of a class that is not among the classes.
-    """
-    index = {name: i for i, name in enumerate(classes)}
-    frames = Frames([example.item for example in examples], image_size)
-    by_key: dict[str, list[tuple[float, float, float, float]]] = {}
-    for negative in negatives:
-        by_key.setdefault(negative.item_key, []).append(negative.box)
-    boxes, class_index, regions = [], [], []
-    for example, scale in zip(examples, frames.scales, strict=True):
-        key, labels = example.item.key, example.labels
-        if not isinstance(labels, Boxes):
-            raise TrainingError(f"item {key} is labelled with {type(labels).__name__}; a detector learns from boxes")
-        unknown = sorted(set(labels.names) - set(index))
-        if unknown:
-            raise TrainingError(f"item {key} has boxes of {', '.join(unknown)}; the classes are {', '.join(classes)}")
-        factors = np.array(scale * 2, np.float32)
-        boxes.append(labels.xyxy * factors)
-        class_index.append(np.array([index[name] for name in labels.names], np.int64))
-        regions.append(np.array(by_key.get(key, []), np.float32).reshape(-1, 4) * factors)
-    return Labelled(frames, boxes, class_index, regions)
-
-
 class BoxObjective:
     """Varifocal loss of the classes, GIoU loss of the boxes and cross-entropy of their quality, each for an object
     of the batch: an object weighs the same whatever its size.
@@ -102,41 +65,48 @@ class BoxObjective:
         device: torch.device,
     ) -> None:
         self._train, self._validation = train, validation
-        self._augmentation, self._batch_size, self._device = augmentation, batch_size, device
+        self._augment = Augmenter(augmentation, canvas_size(train.frames.sizes, MULTIPLE))
+        self._batch_size, self._device = batch_size, device
         self._weighting, self._strides = weighting, strides
-        self._canvas = canvas_size(train.frames.sizes, MULTIPLE)
         drawn = repeat_factors(train.class_index, classes, weighting.rare)
         drawn *= [NEGATIVE_SAMPLING if len(regions) else 1.0 for regions in train.negatives]
         self._chances = drawn / drawn.sum()
 
-    def batch(self, rng: np.random.Generator) -> tuple[BoxBatch, np.random.Generator]:
+    def batch(self, rng: np.random.Generator) -> BoxBatch:
         chosen = rng.choice(len(self._chances), self._batch_size, p=self._chances)
-        return self._compose(self._train, chosen, self._canvas, rng), rng
-
-    def loss(self, net: nn.Module, batch: tuple[BoxBatch, np.random.Generator]) -> torch.Tensor:
-        made, rng = batch
-        images = jitter_colour(to_input(made.pixels, self._device), self._augmentation.colour, rng)
-        return self._loss(net, images, made)
+        pixels, boxes, classes, negatives = [], [], [], []
+        for index in chosen:
+            true, regions = self._train.boxes[index], self._train.negatives[index]
+            made = self._augment(self._train.frames[int(index)].pixels, rng, xyxy=np.concatenate([true, regions]))
+            is_true = made.kept < len(true)
+            pixels.append(made.pixels)
+            boxes.append(made.xyxy[is_true])
+            classes.append(self._train.class_index[index][made.kept[is_true]])
+            negatives.append(made.xyxy[~is_true])
+        return BoxBatch(np.stack(pixels), boxes, classes, negatives)
 
     def validation_loss(self, net: nn.Module) -> float | None:
-        frames = self._validation.frames
-        if not len(frames):
+        given = self._validation
+        count = len(given.frames)
+        if not count:
             return None
-        canvas = canvas_size(frames.sizes, MULTIPLE)
+        canvas = canvas_size(given.frames.sizes, MULTIPLE)
         total = 0.0
-        for start in range(0, len(frames), self._batch_size):
-            chosen = np.arange(start, min(start + self._batch_size, len(frames)))
-            made = self._compose(self._validation, chosen, canvas, None)
-            total += float(self._loss(net, to_input(made.pixels, self._device), made)) * len(chosen)
-        return total / len(frames)
+        for start in range(0, count, self._batch_size):
+            some = slice(start, min(start + self._batch_size, count))
+            pixels = np.stack([pad(given.frames[at].pixels, *canvas) for at in range(some.start, some.stop)])
+            made = BoxBatch(pixels, given.boxes[some], given.class_index[some], given.negatives[some])
+            total += float(self.loss(net, made)) * len(pixels)
+        return total / count
 
-    def _loss(self, net: nn.Module, images: torch.Tensor, made: BoxBatch) -> torch.Tensor:
+    def loss(self, net: nn.Module, batch: BoxBatch) -> torch.Tensor:
+        images = to_input(batch.pixels, self._device)
         logits, boxes, quality = net(images)
         total: torch.Tensor = logits.new_zeros(())
         grids = [(images.shape[2] // stride, images.shape[3] // stride) for stride in self._strides]
         centres, _ = places(grids, self._strides, self._device)
         probs, target, focus = torch.sigmoid(logits.detach()), torch.zeros_like(logits), torch.ones_like(logits[..., 0])
-        for i, (xyxy, class_index, negatives) in enumerate(self._to_device(made)):
+        for i, (xyxy, class_index, negatives) in enumerate(self._to_device(batch)):
             focus[i] = self._focus(centres, negatives)
             owner, share = assign(probs[i], boxes[i].detach(), centres, self._strides[0], xyxy, class_index)
             place = share.nonzero()[:, 0]
@@ -151,7 +121,7 @@ class BoxObjective:
         if self._weighting.hardest:
             class_loss = class_loss * hardest(class_loss, target.amax(dim=2) > 0, self._weighting.hardest, PLACES)
         total = total + class_loss.sum()
-        return total / max(1, sum(len(one) for one in made.boxes))
+        return total / max(1, sum(len(one) for one in batch.boxes))
 
     def _to_device(self, made: BoxBatch) -> list[tuple[torch.Tensor, ...]]:
         """Boxes, classes and hard negatives of each image."""
@@ -164,26 +134,6 @@ class BoxObjective:
         """(P,) weight of the class loss: more at places within hard negatives."""
         inside = (centres > negatives[:, None, :2]) & (centres < negatives[:, None, 2:])
         return torch.where(inside.all(dim=2).any(dim=0), self._weighting.negatives, 1.0)
-
-    def _compose(
-        self,
-        labelled: Labelled,
-        chosen: npt.NDArray[np.int64],
-        canvas: tuple[int, int],
-        rng: np.random.Generator | None,
-    ) -> BoxBatch:
-        pixels, boxes, classes, negatives = [], [], [], []
-        for index in chosen:
-            frame = labelled.frames[int(index)]
-            size = (frame.pixels.shape[1], frame.pixels.shape[0])
-            affine = random_affine(size, canvas, self._augmentation, rng) if rng else centring(size, canvas)
-            pixels.append(warp(frame.pixels, affine, canvas, nearest=False))
-            xyxy, kept = warp_boxes(labelled.boxes[index], affine, canvas)
-            regions, seen = warp_boxes(labelled.negatives[index], affine, canvas)
-            boxes.append(xyxy[kept])
-            classes.append(labelled.class_index[index][kept])
-            negatives.append(regions[seen])
-        return BoxBatch(np.stack(pixels), boxes, classes, negatives)
 
 
 def repeat_factors(

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from alpipe.learners.nets.blocks import ConvNormAct, Residual
+from alpipe.learners.nets.blocks import STANDARD, Conv, ConvNormAct, Residual
 
 STRIDES = (4, 8, 16, 32)
 """Image pixels between two places of each map that the encoder gives."""
@@ -40,12 +40,14 @@ class Encoded(NamedTuple):
 class Encoder(nn.Module):
     """(B, 3, H, W) → maps of strides 4, 8, 16 and 32: a convolution of stride 2, then ``depth`` residual blocks."""
 
-    def __init__(self, width: int, depth: int) -> None:
+    def __init__(self, width: int, depth: int, conv: Conv) -> None:
         super().__init__()
         stem, *widths = (_rounded(width * share) for share in (0.5, 0.75, 1.5, 2.0, 3.0))
         self.stem = ConvNormAct(3, stem, stride=2)
         self.stages = nn.ModuleList(
-            nn.Sequential(ConvNormAct(before, after, stride=2), *(Residual(after) for _ in range(depth)))
+            nn.Sequential(
+                ConvNormAct(before, after, stride=2, conv=conv), *(Residual(after, conv) for _ in range(depth))
+            )
             for before, after in pairwise([stem, *widths])
         )
         self.widths = tuple(widths)
@@ -62,10 +64,10 @@ class Encoder(nn.Module):
 class Head(nn.Module):
     """What one level of the pyramid says: features for the classes, and for the boxes."""
 
-    def __init__(self, width: int, depth: int) -> None:
+    def __init__(self, width: int, depth: int, conv: Conv) -> None:
         super().__init__()
-        self.classes = nn.Sequential(*(ConvNormAct(width, width) for _ in range(depth)))
-        self.boxes = nn.Sequential(*(ConvNormAct(width, width) for _ in range(depth)))
+        self.classes = nn.Sequential(*(ConvNormAct(width, width, conv=conv) for _ in range(depth)))
+        self.boxes = nn.Sequential(*(ConvNormAct(width, width, conv=conv) for _ in range(depth)))
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return self.classes(x).flatten(2), self.boxes(x).flatten(2)
@@ -79,26 +81,29 @@ class PyramidDetector(nn.Module):
     place beside an object of two pixels can say its box as well as one within.
     """
 
-    def __init__(self, classes: int, width: int, depth: int, finest: int = 8, dropout: float = 0.0) -> None:
+    def __init__(
+        self, classes: int, width: int, depth: int, finest: int = 8, dropout: float = 0.0, conv: Conv = STANDARD
+    ) -> None:
         super().__init__()
         self.strides = STRIDES[STRIDES.index(finest) :]
-        self.encoder = Encoder(width, depth)
+        self.encoder = Encoder(width, depth, conv)
         widths = self.encoder.widths[-len(self.strides) :]
         self.lateral = nn.ModuleList(nn.Conv2d(channels, width, 1) for channels in widths)
-        self.smooth = nn.ModuleList(ConvNormAct(width, width) for _ in widths)
-        self.heads = nn.ModuleList(Head(width, 1) for _ in widths)
+        self.smooth = nn.ModuleList(ConvNormAct(width, width, conv=conv) for _ in widths)
+        self.heads = nn.ModuleList(Head(width, 1, conv) for _ in widths)
         self.dropout = nn.Dropout2d(dropout)
         self.class_head = nn.Conv2d(width, classes, 1)
         self.box_head = nn.Conv2d(width, 5, 1)
-        self.width = self.encoder.widths[-1] + width
+        self.encoder_channels = self.encoder.widths[-1]
+        self.features = self.encoder_channels + width
         _start(self.class_head, [-math.log((1 - PRIOR) / PRIOR)] * classes)
         _start(self.box_head, [0.0, 0.0, START, START, 0.0])
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        encoded = self.features(images)
+        encoded = self.encode(images)
         return self.classify(encoded.classes), encoded.boxes, encoded.quality
 
-    def features(self, images: torch.Tensor) -> Encoded:
+    def encode(self, images: torch.Tensor) -> Encoded:
         """All but the dropout and the last layer of the classes."""
         levels = self._pyramid(self.encoder(images))
         classes, boxes = zip(*(head(level) for head, level in zip(self.heads, levels, strict=True)), strict=True)

@@ -1,17 +1,31 @@
-"""Random changes of a training image that leave its labels true. One affine map moves image, boxes and mask alike."""
+"""Random changes of a training image that leave its labels true: image, class map and boxes alike."""
 
 from __future__ import annotations
 
+import os
+import threading
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from alpipe.learners.training.data import FILL
 from alpipe.types import ByteArray, FloatArray
+
+if TYPE_CHECKING:
+    import albumentations
+
+OUTSIDE = 255
+"""In class maps: a pixel outside the image, of which nothing is known."""
+
+MIN_VISIBLE = 1 / 3
+"""A box of which less than this is left by a crop no longer shows its object."""
+
+SHIFT = 0.08
+"""Largest shift, as a share of the image."""
 
 
 class Flip(StrEnum):
@@ -24,95 +38,98 @@ class Flip(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Augmentation:
-    """How far training images may be changed.
-
-    ``scale`` and ``stretch``: largest factor of size and of aspect ratio (1 = none); ``shift``: share of the canvas;
-    ``rotate``: degrees; ``colour`` in [0, 1]: strength of brightness, contrast, saturation and tint.
+    """How far training images may be changed: ``scale``, the largest factor of size (1 = none); ``rotate``, degrees;
+    ``colour`` in [0, 1], strength of brightness, contrast and saturation.
     """
 
     flip: Flip = Flip.NONE
     scale: float = 1.0
-    stretch: float = 1.0
-    shift: float = 0.0
     rotate: float = 0.0
     colour: float = 0.0
 
 
-def random_affine(
-    size: tuple[int, int], canvas: tuple[int, int], how: Augmentation, rng: np.random.Generator
-) -> npt.NDArray[np.float64]:
-    """(2, 3) map from pixels of an image of ``size`` (width, height) to a ``canvas`` (height, width).
-
-    Where the canvas is larger than the image, the image goes anywhere within it; where it is smaller, a random part of
-    the image is seen. Pixel edges are at whole numbers, as everywhere.
+@dataclass(frozen=True, slots=True, eq=False)
+class Augmented:
+    """``pixels`` (H, W, 3) and ``classes`` (H, W) uint8 (None where none was given), ``xyxy`` (M, 4) float32 boxes cut
+    at the canvas, and ``kept`` (M,), which of the boxes they are.
     """
-    grow = np.exp(rng.uniform(-1, 1) * np.log(how.scale))
-    stretch = np.exp(rng.uniform(-0.5, 0.5) * np.log(how.stretch))
-    angle = np.deg2rad(rng.uniform(-how.rotate, how.rotate))
-    mirror_x = -1.0 if how.flip is not Flip.NONE and rng.random() < 0.5 else 1.0
-    mirror_y = -1.0 if how.flip is Flip.BOTH and rng.random() < 0.5 else 1.0
-    cos, sin = np.cos(angle), np.sin(angle)
-    turn = np.array([[cos, -sin], [sin, cos]])
-    linear = turn @ np.diag([grow * stretch * mirror_x, grow / stretch * mirror_y])
-    space = np.array([canvas[1], canvas[0]])
-    slack = np.abs(space - np.abs(np.diag(linear)) * size)
-    centre = space / 2 + rng.uniform(-0.5, 0.5, 2) * slack + rng.uniform(-how.shift, how.shift, 2) * space
-    offset = centre - linear @ (np.array(size) / 2)
-    return np.hstack([linear, offset[:, None]])
+
+    pixels: ByteArray
+    classes: ByteArray | None
+    xyxy: FloatArray
+    kept: npt.NDArray[np.int64]
 
 
-def centring(size: tuple[int, int], canvas: tuple[int, int]) -> npt.NDArray[np.float64]:
-    """The affine map that sets an image of (width, height) into the middle of a canvas (height, width) unchanged."""
-    offset = (np.array([canvas[1], canvas[0]]) - np.array(size)) // 2
-    return np.hstack([np.eye(2), offset[:, None].astype(np.float64)])
+NO_BOXES = np.zeros((0, 4), np.float32)
 
 
-def warp(
-    pixels: ByteArray, affine: npt.NDArray[np.float64], canvas: tuple[int, int], *, nearest: bool, fill: int = FILL
-) -> ByteArray:
-    """The image or mask on the canvas (height, width); ``nearest`` keeps class numbers whole."""
-    # cv2 puts pixel centres at whole numbers where alpipe has pixel edges: half a pixel is moved in and out.
-    shift = affine[:, :2] @ np.array([0.5, 0.5]) - 0.5
-    matrix = np.hstack([affine[:, :2], (affine[:, 2] + shift)[:, None]])
-    channels = 1 if pixels.ndim == 2 else pixels.shape[2]
-    moved = cv2.warpAffine(
-        pixels,
-        matrix,
-        (canvas[1], canvas[0]),
-        flags=cv2.INTER_NEAREST if nearest else cv2.INTER_LINEAR,
-        borderMode=cv2.BORDER_CONSTANT,
-        borderValue=[fill] * channels,
-    )
-    return np.asarray(moved, np.uint8)
+class Augmenter:
+    """Puts images on a canvas (height, width), changed at random.
 
-
-def warp_boxes(
-    xyxy: FloatArray, affine: npt.NDArray[np.float64], canvas: tuple[int, int]
-) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
-    """The (N, 4) boxes around the moved corners, cut at the canvas, and which of them stay.
-
-    A box stays where at least a third of its area is left and both sides have 2 pixels.
+    Smaller images go anywhere on the canvas, of larger ones a random part is seen; outside is grey, and ``OUTSIDE`` in
+    class maps. Boxes stay where ``MIN_VISIBLE`` of them and 2 pixels a side are left. May be used from many threads.
     """
-    corners = xyxy[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2) @ affine[:, :2].T + affine[:, 2]
-    moved = np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
+
+    def __init__(self, how: Augmentation, canvas: tuple[int, int]) -> None:
+        self._how, self._canvas = how, canvas
+        self._of_thread = threading.local()  # albumentations' pipelines carry their random state with them
+
+    def __call__(
+        self,
+        pixels: ByteArray,
+        rng: np.random.Generator,
+        *,
+        classes: ByteArray | None = None,
+        xyxy: FloatArray = NO_BOXES,
+    ) -> Augmented:
+        pipeline = getattr(self._of_thread, "pipeline", None)
+        if pipeline is None:
+            pipeline = self._of_thread.pipeline = _pipeline(self._how, self._canvas)
+        pipeline.set_random_seed(int(rng.integers(2**31)))
+        given: dict[str, Any] = {"image": pixels, "bboxes": xyxy, "index": np.arange(len(xyxy))}
+        if classes is not None:
+            given["mask"] = classes
+        made = pipeline(**given)
+        boxes = np.asarray(made["bboxes"], np.float32).reshape(-1, 4)
+        return Augmented(made["image"], made.get("mask"), boxes, np.asarray(made["index"], np.int64).reshape(-1))
+
+
+def _pipeline(how: Augmentation, canvas: tuple[int, int]) -> albumentations.Compose:
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it would ask the internet for its newest version
+    import albumentations as transforms  # takes a second to import: only those who train pay for it
+
     height, width = canvas
-    cut = np.clip(moved, 0, [width, height, width, height])
-    sides = cut[:, 2:] - cut[:, :2]
-    left = sides.prod(axis=1) / np.maximum((moved[:, 2:] - moved[:, :2]).prod(axis=1), 1e-6)
-    return cut.astype(np.float32), (left >= 1 / 3) & (sides >= 2).all(axis=1)
-
-
-def jitter_colour(inputs: torch.Tensor, strength: float, rng: np.random.Generator) -> torch.Tensor:
-    """(B, 3, H, W) with brightness, contrast, saturation and tint changed at random, each image by itself."""
-    if strength == 0:
-        return inputs
-    batch = len(inputs)
-
-    def draw(width: float, channels: int = 1) -> torch.Tensor:
-        values = rng.uniform(-width * strength, width * strength, (batch, channels, 1, 1))
-        return torch.from_numpy(values.astype(np.float32)).to(inputs.device)
-
-    grey = inputs.mean(dim=1, keepdim=True)
-    level = grey.mean(dim=(2, 3), keepdim=True)
-    saturated = grey + (inputs - grey) * (1 + draw(0.8))
-    return (saturated - level) * torch.exp(draw(0.7)) + level + draw(0.8) + draw(0.3, 3)
+    steps: list[Any] = []
+    if how.flip is not Flip.NONE:
+        steps.append(transforms.HorizontalFlip(p=0.5))
+    if how.flip is Flip.BOTH:
+        steps.append(transforms.VerticalFlip(p=0.5))
+    steps.append(transforms.PadIfNeeded(height, width, position="random", fill=FILL, fill_mask=OUTSIDE))
+    if how.scale > 1 or how.rotate:
+        steps.append(
+            transforms.Affine(
+                scale=(1 / how.scale, how.scale),
+                balanced_scale=how.scale > 1,
+                translate_percent=(-SHIFT, SHIFT),
+                rotate=(-how.rotate, how.rotate),
+                interpolation=cv2.INTER_LINEAR,
+                mask_interpolation=cv2.INTER_NEAREST,
+                fill=FILL,
+                fill_mask=OUTSIDE,
+                p=1,
+            )
+        )
+    steps.append(transforms.RandomCrop(height, width))
+    if how.colour:
+        c = how.colour
+        steps.append(transforms.ColorJitter((1 - c, 1 + c), (1 - c, 1 + c), (1 - c, 1 + c), (-c / 10, c / 10), p=0.9))
+    boxes = transforms.BboxParams(
+        "pascal_voc",
+        label_fields=["index"],
+        min_visibility=MIN_VISIBLE,
+        min_width=2,
+        min_height=2,
+        clip=True,
+        filter_invalid_bboxes=True,
+    )
+    return transforms.Compose(steps, bbox_params=boxes)

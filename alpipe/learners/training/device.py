@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -14,6 +17,9 @@ from alpipe.protocols import LearnerContext
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
+CLEARLY_FASTER = 1.3
+"""So much faster a lower precision must be to be chosen: less is not worth its errors, nor told apart from noise."""
+
 
 @dataclass(frozen=True, slots=True)
 class Compute:
@@ -21,6 +27,11 @@ class Compute:
 
     device: torch.device
     dtype: torch.dtype
+
+    @property
+    def precision(self) -> str:
+        """The name of the dtype, as in the configuration."""
+        return next(name for name, dtype in PRECISIONS.items() if dtype is self.dtype)
 
     def autocast(self) -> AbstractContextManager[object]:
         """Runs matrix products and convolutions within it in ``dtype``."""
@@ -57,9 +68,30 @@ def _device(name: str) -> torch.device:
 def _fast_dtype(device: torch.device) -> torch.dtype:
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
-    # Without instructions for it, bfloat16 on a CPU is emulated and slower than float32.
+    return torch.bfloat16 if _bf16_pays() else torch.float32
+
+
+@cache
+def _bf16_pays() -> bool:
+    """Whether convolutions in bfloat16 are clearly faster on this CPU. Having the instructions does not tell: on some
+    processors that have them they are twice as fast as float32, on others half as fast; so it is measured, once.
+    """
     capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    return torch.bfloat16 if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else torch.float32
+    if not (capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")):
+        return False
+    shapes = ((4, 64, 32, 32), (64, 64, 3, 3))
+    given = {
+        dtype: [torch.ones(*shape, dtype=dtype).contiguous(memory_format=torch.channels_last) for shape in shapes]
+        for dtype in (torch.float32, torch.bfloat16)
+    }
+    seconds = dict.fromkeys(given, math.inf)
+    with torch.inference_mode():
+        for _ in range(20):  # in turns, so that another process that comes and goes slows both
+            for dtype, (image, weight) in given.items():
+                started = time.perf_counter()
+                torch.nn.functional.conv2d(image, weight, padding=1)
+                seconds[dtype] = min(seconds[dtype], time.perf_counter() - started)
+    return seconds[torch.bfloat16] * CLEARLY_FASTER <= seconds[torch.float32]
 
 
 @contextmanager

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,7 +27,8 @@ TENSORS, DESCRIPTION = "model.safetensors", "model.json"
 @dataclass(frozen=True, slots=True)
 class Description:
     """What the tensors are: which learner made them, with which options, for what. ``image_size`` is the longer side,
-    in pixels, at which the network sees images.
+    in pixels, at which the network sees images; ``facts`` are what the training found out (steps, losses, the versions
+    it ran with, what it chose).
     """
 
     learner: str
@@ -35,6 +37,7 @@ class Description:
     classes: tuple[str, ...]
     image_size: int
     options: dict[str, Any]
+    facts: dict[str, Any] = field(default_factory=dict)
 
 
 def save(folder: Path, net: nn.Module, description: Description) -> None:
@@ -74,7 +77,11 @@ def options_of(description: Description, kind: type[Options], folder: Path) -> O
 
 def restore(folder: Path, net: nn.Module) -> None:
     """Fills the network with the tensors saved there. Raises DataError where they are damaged or do not fit."""
-    path = folder / TENSORS
+    restore_file(folder / TENSORS, net)
+
+
+def restore_file(path: Path, net: nn.Module) -> None:
+    """Fills the network with the tensors in the file. Raises DataError where they are damaged or do not fit."""
     try:
         net.load_state_dict(tensors_from_bytes(path.read_bytes()))
     except FileNotFoundError as error:
@@ -82,6 +89,14 @@ def restore(folder: Path, net: nn.Module) -> None:
     except (OSError, SafetensorError, RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise DataError(f"{path}: the model's tensors are damaged or do not fit ({reason}); train again") from error
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of the file's bytes. Raises DataError where it cannot be read."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
 
 
 def write_whole(path: Path, content: bytes) -> None:

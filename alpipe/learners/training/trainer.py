@@ -11,12 +11,14 @@ import hashlib
 import io
 import json
 import math
+import os
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -24,8 +26,9 @@ from torch import nn
 
 from alpipe.errors import TrainingError
 from alpipe.labels import to_json
+from alpipe.learners.training.curves import Curves
 from alpipe.learners.training.device import Compute, reproducible
-from alpipe.learners.training.options import TrainingOptions
+from alpipe.learners.training.options import RecipeOptions
 from alpipe.learners.training.saving import load_checkpoint, write_whole
 from alpipe.protocols import ProgressCallback
 from alpipe.types import Example, Negative, Progress
@@ -36,12 +39,12 @@ Net = TypeVar("Net", bound=nn.Module)
 CHECKPOINT = "checkpoint.pt"
 CHECKPOINT_SECONDS = 15.0
 SHOW_SECONDS = 0.5
-VALIDATIONS = 8
-"""How often the best weights are looked for, spread over the second half of the training."""
+VALIDATIONS = 16
+"""How often the best weights are looked for, spread over the training."""
 
 
 class Objective(Protocol[Batch]):
-    """What is to be learnt. ``batch`` runs in a thread ahead of the step that uses it."""
+    """What is to be learnt. ``batch`` runs in threads, ahead of the step that uses it."""
 
     def batch(self, rng: np.random.Generator) -> Batch:
         """Images and targets of one step; all randomness comes from ``rng``."""
@@ -55,19 +58,33 @@ class Objective(Protocol[Batch]):
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How to train: AdamW, linear warm-up, then cosine to zero."""
+    """How to train: AdamW, linear warm-up, then cosine to zero. ``patience`` is how many validations in a row without
+    a better loss end the training; 0: none do.
+    """
 
     steps: int
     batch_size: int
     learning_rate: float
     weight_decay: float
+    patience: int = 0
     clip_norm: float = 10.0
     warmup_share: float = 0.05
 
 
-def recipe(options: TrainingOptions, steps: int) -> Recipe:
+class Trained(NamedTuple, Generic[Net]):
+    """A network in eval mode, after how many ``steps`` it ended, its ``validation_loss``, if there is one, and the
+    share of the time in which it ``waited`` for images.
+    """
+
+    net: Net
+    steps: int
+    validation_loss: float | None
+    waited: float
+
+
+def recipe(options: RecipeOptions, steps: int, batch_size: int) -> Recipe:
     """The recipe that a learner's options ask for."""
-    return Recipe(steps, options.batch_size, options.learning_rate, options.weight_decay)
+    return Recipe(steps, batch_size, options.learning_rate, options.weight_decay, options.patience)
 
 
 def fingerprint(
@@ -90,11 +107,13 @@ def train(
     identity: str,
     progress: ProgressCallback,
     resume_from: Path | None,
-) -> Net:
-    """A network that ``make`` makes, trained, in eval mode: the moving average of the weights, the best by validation
-    loss if there is one. ``identity`` is a fingerprint; a checkpoint with another one is left aside.
+    logs: Path | None = None,
+) -> Trained[Net]:
+    """A network that ``make`` makes, trained: the moving average of the weights, the best by validation loss if there
+    is one. ``identity`` is a fingerprint; a checkpoint with another one is left aside. ``logs`` is a folder for
+    TensorBoard's event files.
 
-    Raises TrainingError where the loss is not finite.
+    Raises TrainingError where the loss is not finite, or memory does not suffice.
     """
     with reproducible(seed):
         net = make()
@@ -104,17 +123,24 @@ def train(
         run.resume(load_checkpoint(path, compute.device), identity, progress)
     pace = _Pace(run.step, recipe)
     saved = time.monotonic()
-    with reproducible(seed), ThreadPoolExecutor(1) as ahead:
-        drawn = ahead.submit(run.draw, run.step)
-        while run.step < recipe.steps:
-            batch, drawn = drawn.result(), ahead.submit(run.draw, run.step + 1)
-            loss = run.advance(batch)
-            if path and (run.step == recipe.steps or time.monotonic() - saved >= CHECKPOINT_SECONDS):
+    with reproducible(seed), _Ahead(run.draw, run.step, compute) as batches, Curves(logs, run.step) as curves:
+        while not run.ended:
+            loss = run.advance(batches.next())
+            if path and (run.ended or time.monotonic() - saved >= CHECKPOINT_SECONDS):
                 run.keep(path, identity)
                 saved = time.monotonic()
-            if pace.due(run.step):
-                progress(Progress("train", run.step, recipe.steps, pace.describe(run.step, float(loss))))
-    return run.result()
+            if run.validated_at == run.step:
+                curves.add("loss/validation", run.validation_loss, run.step)
+            if pace.due(run.step) or run.ended:
+                value, speed = float(loss), pace.rate(run.step)
+                curves.add("loss/train", value, run.step)
+                curves.add("learning rate", learning_rate_at(run.step - 1, recipe), run.step)
+                curves.add("images a second", speed, run.step)
+                curves.add("share of time waiting for images", pace.share(batches.waited), run.step)
+                progress(Progress("train", run.step, recipe.steps, pace.describe(run.step, value, run.validation_loss)))
+    if run.step < recipe.steps:
+        progress(Progress("train", recipe.steps, recipe.steps, f"loss {run.best_loss:.3f} at its best: stopped early"))
+    return Trained(run.result(), run.step, run.best_loss if run.best is not None else None, pace.share(batches.waited))
 
 
 def learning_rate_at(step: int, recipe: Recipe) -> float:
@@ -135,6 +161,36 @@ def parameter_groups(net: nn.Module, weight_decay: float) -> list[dict[str, Any]
     ]
 
 
+class _Ahead(Generic[Batch]):
+    """Draws the batches of the coming steps in threads, so that the network does not wait for images."""
+
+    def __init__(self, draw: Callable[[int], Batch | None], step: int, compute: Compute) -> None:
+        workers = 2 if compute.device.type == "cpu" else min(8, os.cpu_count() or 2)
+        self._pool, self._draw, self._step = ThreadPoolExecutor(workers), draw, step
+        self._waiting: deque[Future[Batch | None]] = deque()
+        self.waited = 0.0
+        for _ in range(workers + 1):
+            self._submit()
+
+    def __enter__(self) -> _Ahead[Batch]:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def next(self) -> Batch:
+        before = time.monotonic()
+        made = self._waiting.popleft().result()
+        self.waited += time.monotonic() - before
+        self._submit()
+        assert made is not None  # noqa: S101 - only past the last step
+        return made
+
+    def _submit(self) -> None:
+        self._waiting.append(self._pool.submit(self._draw, self._step))
+        self._step += 1
+
+
 class _Pace:
     """When to show progress, and what."""
 
@@ -150,10 +206,19 @@ class _Pace:
         self._shown = now
         return True
 
-    def describe(self, step: int, loss: float) -> str:
-        per_step = (time.monotonic() - self._started) / (step - self._first)
-        speed, left = self._recipe.batch_size / per_step, per_step * (self._recipe.steps - step)
-        return f"loss {loss:.3f}, {speed:.0f} images/s, {left:.0f} s left"
+    def rate(self, step: int) -> float:
+        """Images a second since the start."""
+        return (step - self._first) * self._recipe.batch_size / max(time.monotonic() - self._started, 1e-9)
+
+    def share(self, seconds: float) -> float:
+        """Seconds as a share of the time since the start."""
+        return seconds / max(time.monotonic() - self._started, 1e-9)
+
+    def describe(self, step: int, loss: float, validation_loss: float | None) -> str:
+        speed = self.rate(step)
+        left = (self._recipe.steps - step) * self._recipe.batch_size / speed
+        beside = "" if validation_loss is None else f" (validation {validation_loss:.3f})"
+        return f"loss {loss:.3f}{beside}, {speed:.0f} images/s, {left:.0f} s left"
 
 
 class _Run(Generic[Net, Batch]):
@@ -169,6 +234,14 @@ class _Run(Generic[Net, Batch]):
         self.step = 0
         self.best: dict[str, torch.Tensor] | None = None
         self.best_loss = math.inf
+        self.since_best = 0
+        self.validation_loss: float | None = None
+        self.validated_at = -1
+
+    @property
+    def ended(self) -> bool:
+        patience = self.recipe.patience
+        return self.step >= self.recipe.steps or bool(patience and self.since_best >= patience)
 
     def draw(self, step: int) -> Batch | None:
         if step >= self.recipe.steps:
@@ -181,8 +254,14 @@ class _Run(Generic[Net, Batch]):
         self.net.train()
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate_at(self.step, self.recipe)
-        with self.compute.autocast():
-            loss = self.objective.loss(self.net, batch)
+        try:
+            with self.compute.autocast():
+                loss = self.objective.loss(self.net, batch)
+        except torch.OutOfMemoryError as error:
+            raise TrainingError(
+                f"{self.compute.device} has too little memory for batches of {self.recipe.batch_size} images;"
+                " lower batch_size or image_size"
+            ) from error
         if not torch.isfinite(loss):
             raise TrainingError(
                 f"the loss became {float(loss.detach())} at step {self.step + 1} of {self.recipe.steps};"
@@ -211,14 +290,17 @@ class _Run(Generic[Net, Batch]):
                 kept.copy_(now[name])
 
     def _validate(self) -> None:
-        every = max(1, self.recipe.steps // (2 * VALIDATIONS))
-        left = self.recipe.steps - self.step
-        if left % every or left >= every * VALIDATIONS:
+        every = max(1, self.recipe.steps // VALIDATIONS)
+        if (self.recipe.steps - self.step) % every:
             return
         with torch.inference_mode(), self.compute.autocast():
             loss = self.objective.validation_loss(self.average)
-        if loss is not None and loss < self.best_loss:
-            self.best_loss = loss
+        if loss is None:
+            return
+        self.validation_loss, self.validated_at = loss, self.step
+        self.since_best += 1
+        if loss < self.best_loss:
+            self.best_loss, self.since_best = loss, 0
             self.best = {name: tensor.clone() for name, tensor in self.average.state_dict().items()}
 
     def result(self) -> Net:
@@ -240,6 +322,7 @@ class _Run(Generic[Net, Batch]):
                 "scaler": self.scaler.state_dict(),
                 "best": self.best,
                 "best_loss": self.best_loss,
+                "since_best": self.since_best,
             },
             content,
         )
@@ -257,4 +340,5 @@ class _Run(Generic[Net, Batch]):
         self.optimiser.load_state_dict(checkpoint["optimiser"])
         self.scaler.load_state_dict(checkpoint["scaler"])
         self.step, self.best, self.best_loss = checkpoint["step"], checkpoint["best"], checkpoint["best_loss"]
+        self.since_best = checkpoint["since_best"]
         progress(Progress("train", self.step, self.recipe.steps, "going on from a checkpoint"))
