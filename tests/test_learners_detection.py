@@ -16,7 +16,7 @@ from alpipe import boxes
 from alpipe.learners.detection.assignment import PLACES, assign, pairwise_iou
 from alpipe.learners.detection.decode import Limits, decode
 from alpipe.learners.detection.labelled import gather
-from alpipe.learners.detection.losses import hardest, overlaps, quality_focal_loss
+from alpipe.learners.detection.losses import hardest, overlaps, varifocal_loss
 from alpipe.learners.detection.objective import BoxObjective, Weighting, repeat_factors
 from alpipe.learners.nets.pyramid import PyramidDetector, places
 from alpipe.learners.training.augment import Augmentation
@@ -116,20 +116,13 @@ def test_pairwise_iou_is_that_of_the_arrays(first: FloatArray, second: FloatArra
 # Losses
 
 
-def test_quality_focal_loss_is_the_focal_loss_where_targets_are_zero_or_one() -> None:
+def test_varifocal_loss_is_that_of_the_paper() -> None:
     logits = torch.randn(50, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    target = (torch.arange(50) % 3 == 0).double()
+    q = torch.rand(50, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) * (torch.arange(50) % 3 == 0)
     p = torch.sigmoid(logits)
-    expected = torch.where(target == 1, -((1 - p) ** 2) * p.log(), -(p**2) * (1 - p).log())
-    torch.testing.assert_close(quality_focal_loss(logits, target), expected)
-    assert torch.isfinite(quality_focal_loss(logits * 1e4, target)).all()
-
-
-def test_quality_focal_loss_is_least_at_the_target() -> None:
-    target = torch.tensor([0.3])
-    at = [float(quality_focal_loss(torch.logit(torch.tensor([p])), target)) for p in (0.1, 0.3, 0.6)]
-    assert at[1] == pytest.approx(0, abs=1e-6)
-    assert min(at[0], at[2]) > 0
+    expected = torch.where(q > 0, -q * (q * p.log() + (1 - q) * (1 - p).log()), -0.75 * p**2 * (1 - p).log())
+    torch.testing.assert_close(varifocal_loss(logits, q), expected)
+    assert torch.isfinite(varifocal_loss(logits * 1e4, q)).all()
 
 
 def test_overlaps_are_those_of_the_paper() -> None:

@@ -42,6 +42,7 @@ class Options(TrainingOptions):
         description="Longer side, in pixels, at which the network sees an image; smaller images stay as they are."
         " auto: as small as the boxes of the training images allow.",
     )
+    learning_rate: float = Field(6e-3, gt=0, le=1, description="Peak learning rate of AdamW.")
     width: int = Field(
         64, ge=8, le=512, multiple_of=8, description="Channels of each level of the pyramid; the others follow."
     )

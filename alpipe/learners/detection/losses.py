@@ -5,13 +5,18 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
+NEGATIVE_WEIGHT, NEGATIVE_POWER = 0.75, 2
+"""α and γ of the varifocal loss, as in its paper."""
 
-def quality_focal_loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Elementwise cross-entropy of logits against targets in [0, 1], times |target − probability|²: the focal loss for
-    targets that are not 0 or 1 (Li et al. 2020, "Generalized Focal Loss", eq. 5).
+
+def varifocal_loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Elementwise cross-entropy of logits against targets in [0, 1], weighted by the target where it is positive, and
+    by α pᵞ elsewhere (Zhang et al. 2021, "VarifocalNet", eq. 2): of the many places without object only those that
+    seem to have one count, while those with one are never damped.
     """
     entropy = functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
-    return entropy * (target - torch.sigmoid(logits)).abs() ** 2
+    easy = NEGATIVE_WEIGHT * torch.sigmoid(logits) ** NEGATIVE_POWER
+    return entropy * torch.where(target > 0, target, easy)
 
 
 def overlaps(predicted: torch.Tensor, truth: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from alpipe.learners.detection.assignment import PLACES, assign
 from alpipe.learners.detection.labelled import Labelled
-from alpipe.learners.detection.losses import hardest, overlaps, quality_focal_loss
+from alpipe.learners.detection.losses import hardest, overlaps, varifocal_loss
 from alpipe.learners.nets.pyramid import MULTIPLE, places
 from alpipe.learners.training.augment import Augmentation, Augmenter
 from alpipe.learners.training.data import canvas_size, pad, to_input
@@ -49,7 +49,7 @@ class Weighting(NamedTuple):
 
 
 class BoxObjective:
-    """Quality focal loss of the classes, GIoU loss of the boxes and cross-entropy of their quality, each for an object
+    """Varifocal loss of the classes, GIoU loss of the boxes and cross-entropy of their quality, each for an object
     of the batch: an object weighs the same whatever its size.
     """
 
@@ -117,7 +117,7 @@ class BoxObjective:
             iou, giou = overlaps(boxes[i, place], xyxy[found])
             entropy = functional.binary_cross_entropy_with_logits(quality[i, place], iou.detach(), reduction="none")
             total = total + ((BOX_WEIGHT * (1 - giou) + QUALITY_WEIGHT * entropy) * weight).sum()
-        class_loss = quality_focal_loss(logits, target).sum(dim=2) * focus
+        class_loss = varifocal_loss(logits, target).sum(dim=2) * focus
         if self._weighting.hardest:
             class_loss = class_loss * hardest(class_loss, target.amax(dim=2) > 0, self._weighting.hardest, PLACES)
         total = total + class_loss.sum()
