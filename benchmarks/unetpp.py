@@ -251,7 +251,7 @@ def nuclei(data: Path, values: dict[str, Any], seed: int) -> dict[str, Any]:
         cells = " ".join(f"{value:.4f}" for value in table[group])
         print(f"{group:8} {len(examples):4} images, Dice by depth {cells}")
     quick, slow = (model.knowing(depth=depth) for depth in (facts["depth"], deepest))
-    items = [example.item for example in test]
+    items = [example.item for example in test[::4]]
     timed = _in_turn({"quick": lambda: list(quick.predict(items)), "slow": lambda: list(slow.predict(items))}, 3)
     speedup = _ratio(timed["slow"], timed["quick"])
     chosen, full = table["all"][facts["depth"] - 1], table["all"][-1]

@@ -12,7 +12,7 @@ from alpipe.errors import ConfigError
 from alpipe.learners.nets.blocks import ChannelShuffle, Conv, ConvNormAct, Residual, conv2d
 from alpipe.learners.nets.cost import cost, memory
 from alpipe.learners.nets.dropout import sample_last
-from alpipe.learners.nets.fold import folded
+from alpipe.learners.nets.fold import ConvReLU, folded
 from tests.test_learners_cnn import KINDS, randomised
 
 sides = st.integers(1, 4)
@@ -111,6 +111,18 @@ def test_a_folded_network_computes_the_same_without_batch_norms(conv: Conv) -> N
     left = sum(isinstance(module, nn.BatchNorm2d) for module in small.modules())
     assert left == (3 if conv.kind == "group" and conv.shuffle else 0)  # behind a shuffle they stay
     assert sum(isinstance(module, nn.BatchNorm2d) for module in net.modules()) == 4
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_a_convolution_with_its_relu_computes_what_both_do_one_after_the_other(precision: torch.dtype) -> None:
+    both = nn.Sequential(nn.Conv2d(6, 8, 3, 2, 1, groups=2), nn.ReLU())
+    image = torch.randn(2, 6, 11, 9)
+    whole = ConvReLU(both[0])
+    assert whole(image).requires_grad
+    with torch.inference_mode(), torch.autocast("cpu", precision, enabled=precision is not torch.float32):
+        torch.testing.assert_close(whole(image), both(image))
+        assert whole(image).dtype is precision
+        assert (whole(image) >= 0).all()
 
 
 @given(st.integers(1, 5), st.floats(0, 0.9), st.integers(0, 100), st.booleans())

@@ -6,8 +6,8 @@ carries a head (deep supervision) and is the output of a U-Net of depth j.
 
 The papers put two 3×3 convolutions everywhere. Here they are at X(i, 0), i ≥ 1, alone, and one elsewhere; at level 0,
 where a channel costs the most, a 1×1 convolution before it brings what is joined to the channels of the level: with
-features 16 … 256 that is half the multiply-adds. The part from below is narrowed before it is raised (both are linear),
-where it has a quarter of the pixels.
+features 16 … 256 that is half the multiply-adds. The part from below is narrowed where it has a quarter of the pixels,
+and then raised by repeating them: the 3×3 convolution that follows smooths.
 """
 
 from __future__ import annotations
@@ -68,7 +68,8 @@ class ThinJoint(nn.Module):
         self.joined = ConvNormAct(width, width, conv=conv)
 
     def forward(self, earlier: list[torch.Tensor], below: torch.Tensor) -> torch.Tensor:
-        made: torch.Tensor = self.joined(self.beside(torch.cat(earlier, dim=1)) + _raised(self.below(below)))
+        beside = torch.cat(earlier, dim=1) if len(earlier) > 1 else earlier[0]  # of one alone it would be a copy
+        made: torch.Tensor = self.joined(self.beside(beside) + _raised(self.below(below)))
         return made
 
 
@@ -113,7 +114,7 @@ class NestedUNet(nn.Module):
 
 def _raised(x: torch.Tensor) -> torch.Tensor:
     """Twice as high and wide."""
-    return functional.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
+    return functional.interpolate(x, scale_factor=2.0, mode="nearest")
 
 
 def _name(level: int, column: int) -> str:
