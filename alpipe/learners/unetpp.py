@@ -159,7 +159,7 @@ class Design:
     def steps(self, options: Options, images: int, batch_size: int) -> int:
         if options.steps != "auto":
             return options.steps
-        return steps_for(images, batch_size, passes=1600, passes_an_image=16, most=8000)
+        return steps_for(images, batch_size, passes=1600, passes_an_image=10, most=8000)
 
     def sees(self, setting: Setting[Options]) -> int:
         return min(setting.image_size, setting.options.crop_size)
