@@ -21,7 +21,7 @@ from torch import nn
 
 from alpipe import plugins
 from alpipe.errors import ConfigError, DataError, PluginError, TrainingError
-from alpipe.learners.detection.objective import gather
+from alpipe.learners.detection.labelled import gather
 from alpipe.learners.external import (
     detection,
     packages,

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from alpipe.boxes import areas, iou
-from alpipe.learners.detection.objective import Labelled
+from alpipe.learners.detection.labelled import Labelled
 from alpipe.learners.external.pixels import channels, normalised, pooled, to_unit
 from alpipe.learners.training.augment import Augmentation, Augmenter
 from alpipe.learners.training.data import Frame, canvas_size, pad, to_input

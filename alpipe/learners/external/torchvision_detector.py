@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from alpipe.learners.detection.objective import gather
+from alpipe.learners.detection.labelled import gather
 from alpipe.learners.external import vision
 from alpipe.learners.external.detection import MULTIPLE, DetectionNet, OwnLosses, prediction
 from alpipe.learners.training import learner
