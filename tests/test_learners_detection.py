@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from alpipe import boxes
+from alpipe.learners import detector
 from alpipe.learners.detection.assignment import PLACES, assign, pairwise_iou
 from alpipe.learners.detection.decode import Limits, decode
 from alpipe.learners.detection.labelled import gather
@@ -21,7 +22,7 @@ from alpipe.learners.detection.objective import BoxObjective, Weighting, repeat_
 from alpipe.learners.nets.pyramid import PyramidDetector, places
 from alpipe.learners.training.augment import Augmentation
 from alpipe.learners.training.data import Frame
-from alpipe.types import FloatArray, Negative, Task
+from alpipe.types import Boxes, Example, FloatArray, Item, Negative, Task
 from tests.test_learners import CLASSES, Bench
 
 STRIDES = (8, 16, 32)
@@ -204,6 +205,19 @@ def test_mining_leaves_only_the_hardest_places_without_object(tmp_path: Path) ->
 @pytest.mark.parametrize("colours", [[None, None], ["red", None], ["red", "blue"]])
 def test_the_loss_is_finite_with_and_without_objects(tmp_path: Path, colours: list[str | None]) -> None:
     assert np.isfinite(loss_of(tmp_path, colours))
+
+
+# Size of the images
+
+
+@pytest.mark.parametrize(
+    ("side", "finest", "expected"), [(40, 8, 256), (80, 8, 160), (40, 16, 512), (10, 8, 640), (400, 8, 160)]
+)
+def test_images_are_as_large_as_the_class_of_smallest_boxes_needs(side: int, finest: int, expected: int) -> None:
+    """Boxes of one class are large, those of the other have the side, in an image of 640×480."""
+    labels = Boxes(np.array([[0, 0, 400, 400], [0, 0, side, side]], np.float32), ("red", "blue"))
+    options = detector.Options.model_validate({"finest": finest})
+    assert detector.DESIGN.image_size(options, [Example(Item("k", "k.png", 640, 480), labels)]) == expected
 
 
 # Network
