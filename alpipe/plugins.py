@@ -79,7 +79,7 @@ def find(kind: Kind, name: str) -> Any:
     try:
         module: ModuleType = importlib.import_module(target)
         return getattr(module, attribute) if attribute else module
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # modules of others, and the packages that they import, raise whatever comes
         raise PluginError(f"{kind.noun} {name!r} ({known[name].origin}) cannot be loaded: {error}") from error
 
 
@@ -100,7 +100,8 @@ def load(kind: Kind, name: str, task: Task | None = None) -> Any:
         others = [other for other in available(kind) if other != name]
         fit = [other for other in others if task in getattr(_quietly(kind, other), "TASKS", ())]
         raise PluginError(
-            f"{kind.noun} {name!r} is for {', '.join(sorted(plugin.TASKS))}, not for {task}; use {' or '.join(fit)}"
+            f"{kind.noun} {name!r} is for {', '.join(sorted(plugin.TASKS))}, not for {task};"
+            f" {'use ' + ' or '.join(fit) if fit else 'there is none for it'}"
         )
     if absent := missing(plugin):
         raise PluginError(f"{kind.noun} {name!r} {advice(absent)}")

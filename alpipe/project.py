@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from alpipe import config as configuration
 from alpipe import plugins
 from alpipe.config import Config
-from alpipe.errors import ConfigError, DataError
+from alpipe.errors import ConfigError, DataError, PluginError
 from alpipe.plugins import Kind
 from alpipe.pool.store import PoolStore
 from alpipe.protocols import Annotator, AnnotatorContext, Learner, LearnerContext, Model, Scanner, Strategy
@@ -98,8 +98,9 @@ class Project:
 
     def strategy(self) -> ChosenStrategy:
         plugin, options = self._plugin(Kind.STRATEGY, self.config.strategy)
-        scanner = Scanner(getattr(plugin, "SCANNER", Scanner.MODEL))
-        return ChosenStrategy(plugin.build(options), bool(plugin.NEEDS_EMBEDDINGS), scanner)
+        return ChosenStrategy(
+            plugin.build(options), bool(plugin.NEEDS_EMBEDDINGS), scanner_of(plugin, self.config.strategy.name)
+        )
 
     def annotator(self) -> Annotator:
         plugin, options = self._plugin(Kind.ANNOTATOR, self.config.annotator)
@@ -141,6 +142,14 @@ class Project:
         return plugin, plugins.options(kind, choice.name, plugin, choice.options)
 
 
+def scanner_of(plugin: Any, name: str) -> Scanner:
+    """What scans the pool for a strategy's module. Raises PluginError where it asks for something else."""
+    value = getattr(plugin, "SCANNER", Scanner.MODEL)
+    if value not in list(Scanner):
+        raise PluginError(f"strategy {name!r}: SCANNER is {value!r}; it may be {' or '.join(Scanner)}")
+    return Scanner(value)
+
+
 def check_plugins(config: Config) -> None:
     """Loads every plug-in that a configuration names and checks its options. Raises PluginError or ConfigError."""
     for kind, choice in (
@@ -150,6 +159,8 @@ def check_plugins(config: Config) -> None:
     ):
         plugin = plugins.load(kind, choice.name, config.task)
         plugins.options(kind, choice.name, plugin, choice.options)
+        if kind is Kind.STRATEGY:
+            scanner_of(plugin, choice.name)
     if config.pretrain and not hasattr(plugins.load(Kind.LEARNER, config.learner.name, config.task), "pretrain"):
         raise ConfigError(f"learner {config.learner.name!r} has no encoder to pretrain; set pretrain: false")
     autoencoder_options(config)

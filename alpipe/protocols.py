@@ -109,7 +109,8 @@ class Learner(Protocol):
 
         ``validation`` (may be empty) chooses the best weights; ``negatives`` are regions of the training items that
         hold no object; ``resume_from`` is a folder: training goes on from the checkpoint in it, if there is one, and
-        leaves checkpoints there. The same seed on the same machine gives the same model.
+        leaves checkpoints there. The same seed on the same CPU gives the same model; on a GPU, up to the rounding of
+        kernels of which there is no deterministic form.
         Raises TrainingError where nothing can be learnt (no example).
         """
 

@@ -24,7 +24,7 @@ from alpipe.learners.autoencoder.objective import GREY_LEVELS, fixed_noise, insi
 from alpipe.learners.autoencoder.options import AutoencoderOptions
 from alpipe.learners.autoencoder.vae import GRID, LOG_VARIANCE_LIMIT, VAE, bounded, divergence, reparameterise
 from alpipe.learners.nets.blocks import ConvNormAct
-from alpipe.learners.nets.dense import DenseDetector
+from alpipe.learners.nets.pyramid import PyramidDetector
 from alpipe.learners.training import saving, trainer
 from alpipe.learners.training.data import to_input
 from alpipe.protocols import LearnerContext
@@ -353,21 +353,6 @@ def test_a_killed_fit_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
 # ── pretraining ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-class Pyramid(nn.Module):
-    """An encoder that gives all its maps."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        detector = DenseDetector(2, 8, 1)
-        self.stem, self.stages = detector.stem, detector.stages
-
-    def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
-        maps = [self.stem(images)]
-        for stage in self.stages:
-            maps.append(stage(maps[-1]))
-        return maps
-
-
 def small_encoder() -> nn.Module:
     return nn.Sequential(ConvNormAct(3, 8, stride=2), ConvNormAct(8, 12, stride=2))
 
@@ -376,7 +361,7 @@ def encoders() -> list[Any]:
     torch.manual_seed(0)
     return [
         pytest.param(small_encoder(), 12, id="map"),
-        pytest.param(Pyramid(), 16, id="pyramid"),
+        pytest.param(PyramidDetector(2, 8, 1).encoder, 24, id="pyramid"),
     ]
 
 
@@ -412,6 +397,17 @@ def test_a_vector_will_do_for_an_encoder() -> None:
         nn.Conv2d(3, 4, 1), 4 * GRID**2, 2, nn.Sequential(nn.Linear(2, 12), nn.Unflatten(1, (3, 2, 2))), Gaussian()
     )
     assert maps.encode(torch.zeros(5, 3, 9, 7))[0].shape == (5, 2)
+
+
+def test_an_encoder_that_takes_no_small_image_is_pretrained_on_larger_ones(tmp_path: Path) -> None:
+    class Wide(nn.Sequential):
+        def __init__(self) -> None:
+            super().__init__(nn.Conv2d(3, 4, 15), nn.MaxPool2d(2), nn.Conv2d(4, 4, 9))
+
+    items = [picture(tmp_path, number, size=(40, 30)) for number in range(3)]
+    assert pretrain.pretrain(Wide(), 4, items, TINY, CPU, image_size=16, seed=0).keys() == Wide().state_dict().keys()
+    with pytest.raises(TrainingError, match="set pretrain: false"):
+        pretrain.pretrain(nn.Conv2d(3, 4, 1000), 4, items, TINY, CPU, image_size=16, seed=0)
 
 
 def test_pretraining_without_images_is_refused() -> None:

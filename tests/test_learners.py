@@ -305,6 +305,20 @@ def test_a_checkpoint_that_does_not_fit_is_left_aside(bench: Bench, tmp_path: Pa
     assert_same(expected, fitted, [example.item for example in examples])
 
 
+def test_a_checkpoint_of_another_precision_is_left_aside(bench: Bench, tmp_path: Path) -> None:
+    module = plugins.load(Kind.LEARNER, bench.name)
+    options, examples = module.Options(**TINY.get(bench.name, {})), bench.examples(3)
+
+    def fitted(precision: str, folder: Path | None) -> Model:
+        context = LearnerContext(bench.task, CLASSES, "cpu", precision)
+        model: Model = module.build(options, context).fit(examples, [], [], seed=0, resume_from=folder)
+        return model
+
+    expected = fitted("fp32", None)
+    fitted("bf16", tmp_path)
+    assert_same(expected, fitted("fp32", tmp_path), [example.item for example in examples])
+
+
 def test_progress_is_shown_to_the_end(bench: Bench) -> None:
     seen: list[Progress] = []
     bench.learner().fit(bench.examples(2), [], [], seed=0, progress=seen.append)
@@ -315,7 +329,12 @@ def test_progress_is_shown_to_the_end(bench: Bench) -> None:
 def test_negatives_are_taken(bench: Bench) -> None:
     examples = bench.examples(2)
     negatives = [Negative(examples[0].item.key, (1, 1, 20, 15), "red", 0.8, 0.1)]
-    assert_sound(bench.learner().fit(examples, [], negatives, seed=0), examples)
+    with_them = bench.learner().fit(examples, [], negatives, seed=0)
+    assert_sound(with_them, examples)
+    if bench.task is not Task.CLASSIFY:  # to a classifier, regions say nothing
+        without = bench.learner().fit(examples, [], [], seed=0)
+        items = [example.item for example in examples]
+        assert not np.array_equal(with_them.embed(items), without.embed(items))
 
 
 def test_nothing_to_learn_from_is_refused(bench: Bench) -> None:

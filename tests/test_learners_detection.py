@@ -18,9 +18,10 @@ from alpipe.learners.detection.assignment import PLACES, assign, pairwise_iou
 from alpipe.learners.detection.decode import Limits, decode
 from alpipe.learners.detection.labelled import gather
 from alpipe.learners.detection.losses import hardest, overlaps, varifocal_loss
-from alpipe.learners.detection.objective import BoxObjective, Weighting, repeat_factors
+from alpipe.learners.detection.objective import BoxObjective, Weighting
 from alpipe.learners.nets.pyramid import PyramidDetector, places
 from alpipe.learners.training.augment import Augmentation
+from alpipe.learners.training.balance import image_factors
 from alpipe.learners.training.data import Frame
 from alpipe.types import Boxes, Example, FloatArray, Item, Negative, Task
 from tests.test_learners import CLASSES, Bench
@@ -147,9 +148,9 @@ def test_hard_example_mining_keeps_the_positives_and_the_hardest_of_the_others()
 
 def test_images_of_rare_classes_are_drawn_more_often() -> None:
     # class 0 is in all ten images, class 1 in one: √(0.4 / 0.1) = 2; the last image is empty
-    found = [np.array([0, 0, 1])] + [np.array([0])] * 8 + [np.array([], np.int64)]
-    assert repeat_factors(found, 3, 0.4).tolist() == pytest.approx([2] + [1] * 9)
-    assert (repeat_factors(found, 3, 0.0) == 1).all()
+    present = np.array([[True, True, False]] + [[True, False, False]] * 8 + [[False] * 3])
+    assert image_factors(present, 0.4).tolist() == pytest.approx([2] + [1] * 9)
+    assert (image_factors(present, 0.0) == 1).all()
 
 
 # Objective
@@ -178,7 +179,7 @@ def loss_of(
     negatives = [Negative(examples[0].item.key, region, "red", 0.9, 0.0)] if region else []
     labelled = gather(examples, negatives, CLASSES, 64)
     objective = BoxObjective(
-        labelled, labelled, 2, Augmentation(), 2, Weighting(**weighting), STRIDES, torch.device("cpu")
+        labelled, labelled, Augmentation(), 2, Weighting(**weighting), STRIDES, torch.device("cpu")
     )
     net = Answer(0.0)
     loss = objective.loss(net, objective.batch(np.random.default_rng(0)))

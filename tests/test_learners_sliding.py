@@ -13,7 +13,7 @@ from alpipe import boxes as box_arithmetic
 from alpipe.errors import ConfigError
 from alpipe.learners import sliding
 from alpipe.learners.detection.regions import AN_IMAGE, Drawing, draw, label
-from alpipe.learners.detection.windows import CONTEXT, crops, inner, pyramid, window_shapes
+from alpipe.learners.detection.windows import CONTEXT, Level, crops, inner, pyramid, window_shapes
 from alpipe.learners.training.data import FILL, Frame, to_input
 from alpipe.learners.training.learner import Setting
 from alpipe.protocols import LearnerContext
@@ -237,3 +237,20 @@ def test_the_network_takes_images_of_any_size_from_its_window_on() -> None:
         assert net(torch.zeros(1, 3, 32, 32)).shape == (1, 3, 1, 1)
         assert net(torch.zeros(1, 3, 50, 64)).shape == (1, 3, 5, 9)
         assert net.embed(torch.zeros(2, 3, 7, 64)).shape == (2, net.features)
+
+
+def test_bands_of_a_level_hold_its_windows_each_once() -> None:
+    level = Level((97, 61), (1.0, 1.0), 22, 4)
+    image = torch.randn(1, 3, (level.places[0] - 1) * 4 + 22, (level.places[1] - 1) * 4 + 22)
+    whole = torch.nn.functional.avg_pool2d(image, 22, 4)
+    for pixels in (1, 3000, 10**6):
+        bands = [torch.nn.functional.avg_pool2d(band, 22, 4) for band in level.bands(image, pixels)]
+        torch.testing.assert_close(torch.cat(bands, dim=2), whole)
+
+
+def test_boxes_that_are_alike_share_a_window() -> None:
+    rng = np.random.default_rng(0)
+    sides = np.concatenate([rng.normal(30, 0.3, (60, 2)), rng.normal(60, 0.5, (20, 2))]).astype(np.float32)
+    shapes = window_shapes(sides, 8, 32)
+    assert len(shapes) == 2
+    np.testing.assert_allclose(shapes, [[30, 30], [60, 60]], atol=1)

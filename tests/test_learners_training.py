@@ -19,7 +19,7 @@ from alpipe.learners.nets.cost import Memory
 from alpipe.learners.training import data, memory, saving, trainer
 from alpipe.learners.training.augment import MIN_VISIBLE, OUTSIDE, Augmentation, Augmenter, Flip
 from alpipe.learners.training.device import Compute, resolve
-from alpipe.learners.training.options import steps_for
+from alpipe.learners.training.options import TrainingOptions, steps_for
 from alpipe.protocols import LearnerContext, no_progress
 from alpipe.types import Task
 
@@ -260,3 +260,26 @@ def test_devices_and_precisions_that_are_unknown_are_refused(device: str, precis
 def test_a_device_that_is_absent_is_refused() -> None:
     with pytest.raises(ConfigError, match="torch sees 0 CUDA devices"):
         resolve(LearnerContext(Task.DETECT, ("a",), "cuda"))
+
+
+def test_memory_that_does_not_suffice_is_said_in_words() -> None:
+    class Greedy(Line):
+        def loss(self, net: nn.Module, batch: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> torch.Tensor:
+            raise torch.OutOfMemoryError
+
+    with pytest.raises(TrainingError, match="too little memory for batches of 16 images; lower batch_size"):
+        train(Greedy())
+
+
+def test_a_validation_loss_that_is_not_finite_stops_the_training() -> None:
+    with pytest.raises(TrainingError, match="the validation loss became nan at step 10; lower learning_rate"):
+        train(Line([math.nan]), steps=160)
+
+
+def test_a_seed_may_be_any_number() -> None:
+    assert train(Line(), steps=2, seed=2**62).steps == 2
+
+
+def test_samples_need_dropout() -> None:
+    with pytest.raises(ValueError, match="samples are all alike without dropout"):
+        TrainingOptions(samples=5, dropout=0)

@@ -27,9 +27,10 @@ from alpipe.learners.segmentation import objective as objectives
 from alpipe.learners.segmentation.depth import dice_by_depth, smallest
 from alpipe.learners.segmentation.labelled import Labelled, gather
 from alpipe.learners.segmentation.objective import MapObjective, segmentation_loss, target_of
-from alpipe.learners.segmentation.sampling import PartSampler, class_factors, reach_of
+from alpipe.learners.segmentation.sampling import PartSampler, reach_of
 from alpipe.learners.training import inference, tiling
 from alpipe.learners.training.augment import OUTSIDE, Augmentation, Augmenter
+from alpipe.learners.training.balance import class_factors
 from alpipe.learners.training.learner import TrainedModel
 from alpipe.learners.training.tiling import Tiling, join, tiles
 from alpipe.plugins import Kind

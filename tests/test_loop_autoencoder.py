@@ -13,7 +13,7 @@ from alpipe.errors import ConfigError
 from alpipe.loop import advance
 from alpipe.project import Project, check_plugins
 from alpipe.steps import autoencoding
-from alpipe.types import ItemState, Split, Task
+from alpipe.types import Item, ItemState, Split, Task
 from tests.conftest import MakeProject, Ran
 
 TINY: dict[str, Any] = {"autoencoder": {"steps": 3, "image_size": 16, "latent": 4, "width": 8, "batch_size": 4}}
@@ -33,9 +33,15 @@ def test_novelty_scores_the_pool_by_the_labelled_images(make_project: MakeProjec
     project = make_project(task, strategy="novelty", **TINY)
     advance(project, rounds=2)
     rounds = [row for row in project.store.rounds.list() if row.model]
-    (scores,) = [project.store.scores.of(f"{row.model}/novelty()") for row in rounds[:1]]
+    (fitted, *_) = [path.name for path in made(project, "autoencoders")]
+    found = [
+        project.store.scores.of(f"{row.model}/novelty() of {path.name}")
+        for row in rounds
+        for path in made(project, "autoencoders")
+    ]
+    (scores, *_) = [some for some in found if some]
     assert len({score.value for score in scores}) == len(scores) > 0
-    assert any("labelled" in path.name for path in made(project, "autoencoders"))
+    assert "labelled" in fitted
 
 
 def test_an_autoencoder_is_fitted_once_for_the_same_images(make_project: MakeProject) -> None:
@@ -75,10 +81,22 @@ def test_without_pretraining_the_encoder_starts_at_random(make_project: MakeProj
     assert made(project, "encoders") == []
 
 
-def test_nothing_held_out_is_pretrained_on(make_project: MakeProject) -> None:
+def test_nothing_held_out_is_pretrained_on(make_project: MakeProject, monkeypatch: pytest.MonkeyPatch) -> None:
+    from alpipe.learners.autoencoder import encoders
+
+    seen: list[Item] = []
+    real = encoders.pretrain.pretrain
+
+    def spy(encoder: Any, channels: int, items: list[Item], *rest: Any, **more: Any) -> Any:
+        seen.extend(items)
+        return real(encoder, channels, items, *rest, **more)
+
+    monkeypatch.setattr(encoders.pretrain, "pretrain", spy)
     project = make_project(Task.CLASSIFY, pretrain=True, **TINY)
-    assert all(item.split is Split.POOL for item in autoencoding.pool_images(project))
-    assert len(autoencoding.pool_images(project)) == len(project.store.items.list(split=Split.POOL))
+    advance(project, rounds=1)
+    advance(project, rounds=1)
+    assert {item.key for item in seen} == {item.key for item in project.store.items.list(split=Split.POOL)}
+    assert project.store.items.counts(Split.HOLDOUT)
 
 
 def test_a_learner_without_an_encoder_cannot_be_pretrained(

@@ -84,9 +84,7 @@ class Classifier:
             return options.image_size
         return options.layout().fitting_size(long_side(train, LARGEST))
 
-    def steps(self, options: Options, images: int, batch_size: int) -> int:
-        if options.steps != "auto":
-            return options.steps
+    def steps(self, images: int, batch_size: int) -> int:
         return steps_for(images, batch_size, passes=8_000, passes_an_image=40, most=40_000)
 
     def sees(self, setting: Setting[Options]) -> int:

@@ -79,9 +79,7 @@ class Detector:
     def image_size(self, options: Options, train: Sequence[Example]) -> int:
         return _image_size(options, train)
 
-    def steps(self, options: Options, images: int, batch_size: int) -> int:
-        if options.steps != "auto":
-            return options.steps
+    def steps(self, images: int, batch_size: int) -> int:
         return steps_for(images, batch_size, passes=2500, passes_an_image=20, most=12_000)
 
     def sees(self, setting: Setting[Options]) -> int:
@@ -106,7 +104,6 @@ class Detector:
         return BoxObjective(
             gather(train, negatives, classes, size),
             gather(validation, (), classes, size),
-            len(classes),
             options.augmentation(),
             batch_size,
             Weighting(options.negative_weight, options.hard_negatives, options.rare_share),

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, final
+from typing import Annotated, Any, final
 
 import numpy as np
 import torch
@@ -27,13 +27,16 @@ from alpipe.learners.training import learner
 from alpipe.learners.training.data import Frame
 from alpipe.learners.training.learner import Setting, TrainedLearner, TrainedModel
 from alpipe.learners.training.options import Auto, TrainingOptions, long_side, steps_for
-from alpipe.protocols import LearnerContext, ProgressCallback, no_progress
+from alpipe.protocols import LearnerContext
 from alpipe.types import Boxes, BoxPrediction, Example, FloatArray, Item, Negative, Task
 
 TASKS = frozenset({Task.DETECT})
 
 LARGEST = 640
 """Image size up to which ``auto`` goes."""
+
+PIXELS_AT_ONCE = 1 << 21
+"""Of a level of the pyramid: small windows in large images make huge levels."""
 
 Width = Annotated[int, Field(ge=4, le=2048)]
 
@@ -75,6 +78,7 @@ class SlidingWindows:
     """What the sliding classifier has that other learners have not."""
 
     name, format, task, options, batch_size = "sliding", 1, Task.DETECT, Options, 128
+    needs = frozenset({"window_shapes"})
 
     def image_size(self, options: Options, train: Sequence[Example]) -> int:
         """``auto``: so large that nine boxes in ten are as large as the classifier's window (geometric mean of the
@@ -89,9 +93,7 @@ class SlidingWindows:
             return largest
         return min(max(64, round(inner(options.window) / float(np.quantile(sides, 0.1)))), largest)
 
-    def steps(self, options: Options, images: int, batch_size: int) -> int:
-        if options.steps != "auto":
-            return options.steps
+    def steps(self, images: int, batch_size: int) -> int:
         return steps_for(images, batch_size, passes=60_000, passes_an_image=300, most=150_000)
 
     def sees(self, setting: Setting[Options]) -> int:
@@ -125,6 +127,14 @@ class SlidingWindows:
             options.window,
             device,
         )
+
+    def choose(
+        self, model: TrainedModel[Options], train: Sequence[Example], validation: Sequence[Example]
+    ) -> dict[str, Any]:
+        """The shapes of the windows, from the training boxes."""
+        del validation
+        shapes = _shapes(model.setting.options, model.setting.image_size, train)
+        return {"window_shapes": np.round(shapes.astype(float), 2).tolist()}
 
     def predict(
         self, net: SlidingConvNet, images: torch.Tensor, batch: Sequence[tuple[Item, Frame]], setting: Setting[Options]
@@ -160,31 +170,10 @@ class SlidingWindows:
 DESIGN = SlidingWindows()
 
 
-class SlidingLearner:
-    """The learner, which looks at the training boxes for the shapes of its windows."""
-
-    def __init__(self, options: Options, context: LearnerContext) -> None:
-        self._options, self._learner = options, TrainedLearner(DESIGN, options, context)
-
-    def fit(
-        self,
-        train: Sequence[Example],
-        validation: Sequence[Example],
-        negatives: Sequence[Negative],
-        *,
-        seed: int,
-        progress: ProgressCallback = no_progress,
-        resume_from: Path | None = None,
-    ) -> TrainedModel[Options]:
-        model = self._learner.fit(train, validation, negatives, seed=seed, progress=progress, resume_from=resume_from)
-        shapes = _shapes(self._options, model.setting.image_size, train)
-        return model.knowing(window_shapes=np.round(shapes.astype(float), 2).tolist())
-
-
-def build(options: Options, context: LearnerContext) -> SlidingLearner:
+def build(options: Options, context: LearnerContext) -> TrainedLearner[Options]:
     """The learner, not fitted. Raises ConfigError for layers that do not fit the window."""
     options.layout().last_map(options.window)
-    return SlidingLearner(options, context)
+    return TrainedLearner(DESIGN, options, context)
 
 
 def load(folder: Path, context: LearnerContext) -> TrainedModel[Options]:
@@ -202,11 +191,14 @@ def network(options: Options, classes: int, image_size: int) -> SlidingConvNet: 
 
 def _probabilities(net: SlidingConvNet, level: Level, image: torch.Tensor, dropout: float, samples: int) -> FloatArray:
     """(1 + samples, places, C) probabilities of the classes at a level: the network's, then those of its samples."""
-    seen = net.seen(level.image(image))
-    logits = net.head(seen).float()[None]
-    if samples:
-        logits = torch.cat([logits, sample_last(net.head, seen, dropout, samples)])
-    probs: FloatArray = torch.softmax(logits, dim=2)[:, 0, 1:].flatten(2).transpose(1, 2).cpu().numpy()
+    made = []
+    for band in level.bands(level.image(image), PIXELS_AT_ONCE):
+        seen = net.seen(band)
+        logits = net.head(seen).float()[None]
+        if samples:
+            logits = torch.cat([logits, sample_last(net.head, seen, dropout, samples)])
+        made.append(torch.softmax(logits, dim=2)[:, 0, 1:].flatten(2).transpose(1, 2).cpu().numpy())
+    probs: FloatArray = np.concatenate(made, axis=1)
     return probs
 
 

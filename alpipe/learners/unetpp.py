@@ -22,8 +22,8 @@ from alpipe.learners.training.data import Frame, canvas_size
 from alpipe.learners.training.learner import Setting, TrainedLearner, TrainedModel
 from alpipe.learners.training.options import TrainingOptions, long_side, steps_for
 from alpipe.learners.training.tiling import Tiling
-from alpipe.protocols import LearnerContext, ProgressCallback, no_progress
-from alpipe.types import Example, Item, MapPrediction, Negative, Task
+from alpipe.protocols import LearnerContext
+from alpipe.types import Example, Item, MapPrediction, Negative, Task, is_empty
 
 TASKS = frozenset({Task.SEGMENT})
 
@@ -98,9 +98,9 @@ class Options(TrainingOptions):
         return self
 
 
-def build(options: Options, context: LearnerContext) -> UNetPlusPlus:
+def build(options: Options, context: LearnerContext) -> TrainedLearner[Options]:
     """The learner, not fitted."""
-    return UNetPlusPlus(options, context)
+    return TrainedLearner(DESIGN, options, context)
 
 
 def load(folder: Path, context: LearnerContext) -> TrainedModel[Options]:
@@ -120,32 +120,10 @@ def network(options: Options, classes: int, image_size: int) -> NestedUNet:  # n
 
 @final
 class UNetPlusPlus:
-    """Settings of a U-Net++ that can be fitted."""
-
-    def __init__(self, options: Options, context: LearnerContext) -> None:
-        self._options, self._context = options, context
-
-    def fit(
-        self,
-        train: Sequence[Example],
-        validation: Sequence[Example],
-        negatives: Sequence[Negative],
-        *,
-        seed: int,
-        progress: ProgressCallback = no_progress,
-        resume_from: Path | None = None,
-    ) -> TrainedModel[Options]:
-        model = TrainedLearner(DESIGN, self._options, self._context).fit(
-            train, validation, negatives, seed=seed, progress=progress, resume_from=resume_from
-        )
-        return model.knowing(**_chosen(self._options, model, validation))
-
-
-@final
-class Design:
     """What a U-Net++ has that other learners have not."""
 
     name, format, task, options, batch_size = "unetpp", 2, Task.SEGMENT, Options, 8
+    needs = frozenset({"depth", "scan_depth"})
 
     def image_size(self, options: Options, train: Sequence[Example]) -> int:
         match options.image_size:
@@ -156,9 +134,7 @@ class Design:
             case size:
                 return size
 
-    def steps(self, options: Options, images: int, batch_size: int) -> int:
-        if options.steps != "auto":
-            return options.steps
+    def steps(self, images: int, batch_size: int) -> int:
         return steps_for(images, batch_size, passes=1600, passes_an_image=10, most=8000)
 
     def sees(self, setting: Setting[Options]) -> int:
@@ -198,6 +174,13 @@ class Design:
             device,
         )
 
+    def choose(
+        self, model: TrainedModel[Options], train: Sequence[Example], validation: Sequence[Example]
+    ) -> dict[str, Any]:
+        """The depths at which the model predicts and scans, and what they were chosen on."""
+        del train
+        return _chosen(model.setting.options, model, validation)
+
     def predict(
         self, net: NestedUNet, images: torch.Tensor, batch: Batch, setting: Setting[Options]
     ) -> list[MapPrediction]:
@@ -220,7 +203,7 @@ class Design:
         return _maps(logits, voices, batch)
 
 
-DESIGN = Design()
+DESIGN = UNetPlusPlus()
 
 
 def _maps(logits: torch.Tensor, voices: Sequence[torch.Tensor], batch: Batch) -> list[MapPrediction]:
@@ -238,7 +221,7 @@ def _chosen(options: Options, model: TrainedModel[Options], validation: Sequence
     """The depths at which the model predicts and scans, and what they were chosen on."""
     deepest = len(options.features) - 1
     dice: list[float] = []
-    if validation:
+    if any(not is_empty(example.labels) for example in validation):  # without an object, no head is better
         heads = model.each([example.item for example in validation], every_head)
         pairs = ((made.members, example) for made, example in zip(heads, validation, strict=True))
         dice = dice_by_depth(pairs, model.classes)
@@ -254,7 +237,7 @@ def _chosen(options: Options, model: TrainedModel[Options], validation: Sequence
         "depth": depth("depth"),
         "scan_depth": depth("scan_depth"),
         "dice_by_depth": dice,
-        "chosen_on": len(validation),
+        "chosen_on": len(validation) if dice else 0,
     }
 
 

@@ -29,6 +29,8 @@ def score(project: Project, round_: Round, progress: ProgressCallback) -> Outcom
     strategy, _, scanner = project.strategy()
     scan = scan_name(project, round_)
     items = project.store.scores.missing(scan)
+    if not items:
+        return Done("every image is scored already", {"counts": {"scored": 0}})
     block: list[Score] = []
     scanned: Iterator[Prediction | ImageFit]
     if scanner is Scanner.VAE:
@@ -82,7 +84,8 @@ def scan_name(project: Project, round_: Round) -> str:
     """What scores are filed under: the model and the strategy that made them, with its options."""
     choice = project.config.strategy
     options = ",".join(f"{name}={value}" for name, value in sorted(choice.options.items()))
-    return f"{round_.model}/{choice.name}({options})"
+    of = f" of {autoencoding.name_of_fit(project)}" if project.strategy().scanner is Scanner.VAE else ""
+    return f"{round_.model}/{choice.name}({options}){of}"
 
 
 def uncertainties(scores: list[Score]) -> dict[str, float]:

@@ -11,12 +11,15 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from alpipe.project import Project, autoencoder_options
 from alpipe.protocols import ProgressCallback
 from alpipe.steps import folders
 from alpipe.types import ImageFit, Item, ItemState, Progress, Split
+
+FORMAT = 1
+"""Counts up when autoencoders and encoders made before no longer fit."""
 
 if TYPE_CHECKING:
     from alpipe.learners.autoencoder.model import Autoencoder
@@ -27,6 +30,11 @@ def fits(project: Project, items: Sequence[Item], progress: ProgressCallback) ->
     labelled = [example.item for example in project.store.annotations.examples(Split.POOL)]
     nats = _fitted(project, labelled, "labelled", progress).novelty(items)
     return (ImageFit(item.key, value) for item, value in zip(items, nats, strict=True))
+
+
+def name_of_fit(project: Project) -> str:
+    """Which labelled images the autoencoder of ``fits`` is of: values of different ones cannot be compared."""
+    return _name(project, "labelled", [one.item for one in project.store.annotations.examples(Split.POOL)])
 
 
 def of_pool(project: Project, progress: ProgressCallback) -> Autoencoder:
@@ -42,7 +50,7 @@ def pretrained_encoder(project: Project, progress: ProgressCallback) -> Path | N
         return None
     plugin, options = project.learner_plugin()
     items = pool_images(project)
-    made_from = _hash(project, items, [project.config.learner.model_dump(mode="json"), project.classes])
+    made_from = _hash(project, items, [project.config.learner.model_dump(mode="json"), format_of(plugin)])
     file = project.folder / "encoders" / f"{project.config.learner.name}-{made_from}.safetensors"
     if not file.is_file():
         checkpoints = project.folder / "checkpoints" / file.stem
@@ -60,6 +68,11 @@ def pretrained_encoder(project: Project, progress: ProgressCallback) -> Path | N
     return file
 
 
+def format_of(learner: Any) -> int:
+    """Which form the models of a learner's module have; 1 where it does not say."""
+    return int(getattr(getattr(learner, "DESIGN", None), "format", 1))
+
+
 def pool_images(project: Project) -> list[Item]:
     """All readable images that may be trained on, in the order of their keys."""
     states = [state for state in ItemState if state is not ItemState.QUARANTINED]
@@ -70,7 +83,7 @@ def _fitted(project: Project, items: Sequence[Item], of: str, progress: Progress
     from alpipe.learners.autoencoder import model as autoencoder  # only those who need it pay for its imports
 
     ordered = sorted(items, key=lambda item: item.key)
-    name = f"{of}-{_hash(project, ordered, [])}"
+    name = _name(project, of, items)
     folder = project.folder / "autoencoders" / name
     if not folder.is_dir():
         checkpoints = project.folder / "checkpoints" / f"autoencoder-{name}"
@@ -87,9 +100,13 @@ def _fitted(project: Project, items: Sequence[Item], of: str, progress: Progress
     return autoencoder.load(folder, project.learner_context)
 
 
+def _name(project: Project, of: str, items: Sequence[Item]) -> str:
+    return f"{of}-{_hash(project, sorted(items, key=lambda item: item.key), [])}"
+
+
 def _hash(project: Project, items: Sequence[Item], more: list[object]) -> str:
     options = autoencoder_options(project.config).model_dump(mode="json")
-    settings = [options, project.config.seed, [item.key for item in items], more]
+    settings = [FORMAT, options, project.config.seed, [item.key for item in items], more]
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
 
 

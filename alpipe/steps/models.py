@@ -159,6 +159,8 @@ def hash_of(project: Project, examples: Iterable[Example], encoder: Path | None)
         config.validation_share,
         config.learner.model_dump(mode="json"),
     ]
+    if (version := autoencoding.format_of(project.learner_plugin()[0])) > 1:
+        settings.append(version)
     if encoder is not None:
         settings.append(encoder.name)  # it holds the hash of what it was made from
     return hashlib.sha256(f"{json.dumps(settings, sort_keys=True)} {hash_of_labels(examples)}".encode()).hexdigest()

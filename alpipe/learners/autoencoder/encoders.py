@@ -30,7 +30,9 @@ def pretrain_encoder(
     resume_from: Path | None = None,
 ) -> None:
     """Writes the weights of the design's encoder, trained on the items' images at the size at which the learner would
-    see them. Raises TrainingError where there is no image, DataError for one that cannot be read.
+    see them if they had no labels: the detector's ``image_size: auto`` depends on boxes, so give it a number.
+
+    Raises TrainingError where there is no image, DataError for one that cannot be read.
     """
     unlabelled = [Example(item, Boxes.none()) for item in items]
     setting = Setting(options, context.classes, design.image_size(options, unlabelled))

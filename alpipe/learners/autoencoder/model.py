@@ -72,9 +72,7 @@ def fit(
         trainer.recipe(options, options.steps_with(len(items)), options.batch_size),
         compute,
         seed=seed,
-        identity=trainer.fingerprint(
-            (NAME, FORMAT, options, context.device, context.precision, seed, side, keys), (), ()
-        ),
+        identity=trainer.fingerprint((NAME, FORMAT, options, *compute.identity, seed, side, keys), (), ()),
         progress=progress,
         resume_from=resume_from,
         logs=context.logs,

@@ -14,7 +14,7 @@ from torch import nn
 from alpipe.errors import TrainingError
 from alpipe.learners.autoencoder.likelihoods import Gaussian
 from alpipe.learners.autoencoder.model import split
-from alpipe.learners.autoencoder.nets import ConvDecoder
+from alpipe.learners.autoencoder.nets import MULTIPLE, ConvDecoder
 from alpipe.learners.autoencoder.objective import ROUNDING, AutoencoderObjective
 from alpipe.learners.autoencoder.options import AutoencoderOptions
 from alpipe.learners.autoencoder.vae import GRID, VAE
@@ -29,6 +29,9 @@ FORMAT = 1
 
 MOST = 64
 """Side of the square by default, at most."""
+
+LARGEST = 512
+"""Side of the square, at most, for encoders that take no smaller one."""
 
 
 def pretrain(
@@ -56,7 +59,7 @@ def pretrain(
     if not items:
         raise TrainingError("there is no image to pretrain on; add unlabelled images")
     longest = max(max(item.width, item.height) for item in items)
-    side = options.side(min(image_size, longest), MOST)
+    side = _least_side(encoder, options.side(min(image_size, longest), MOST))
     compute = resolve(context)
     train, held_back = split(items, options.held_back, seed)
     objective = AutoencoderObjective(
@@ -82,7 +85,7 @@ def pretrain(
         compute,
         seed=seed,
         identity=trainer.fingerprint(
-            ("pretrain", FORMAT, options, context.device, context.precision, seed, image_size, keys, start), (), ()
+            ("pretrain", FORMAT, options, *compute.identity, seed, image_size, keys, start), (), ()
         ),
         progress=progress,
         resume_from=resume_from,
@@ -95,6 +98,19 @@ def save(weights: Mapping[str, torch.Tensor], path: Path) -> None:
     """Writes the weights as one safetensors file, which appears whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, tensors_to_bytes(dict(weights)))
+
+
+def _least_side(encoder: nn.Module, side: int) -> int:
+    """The side, or the next multiple at which the encoder gives a map. Raises TrainingError where there is none."""
+    probe = copy.deepcopy(encoder).eval()
+    for wanted in range(side, LARGEST + 1, MULTIPLE):
+        try:
+            with torch.no_grad():
+                probe(torch.zeros(1, 3, wanted, wanted))
+        except RuntimeError:  # a layer's window is larger than its input
+            continue
+        return wanted
+    raise TrainingError(f"the learner's encoder takes no image of up to {LARGEST} pixels; set pretrain: false")
 
 
 def _digest(state: Mapping[str, torch.Tensor]) -> str:

@@ -1,1 +1,1 @@
-"""The parts of the dense detector: targets, losses, and decoding to boxes."""
+"""The parts of the detectors: labels, assignment, regions, windows, losses, and decoding to boxes."""

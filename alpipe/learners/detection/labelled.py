@@ -9,8 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from alpipe.errors import TrainingError
+from alpipe.learners.training.balance import image_factors
 from alpipe.learners.training.data import Frames
 from alpipe.types import Boxes, Example, FloatArray, Negative
+
+NEGATIVE_SAMPLING = 2.0
+"""How much more often an image with hard negatives is drawn than one without."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +25,16 @@ class Labelled:
     boxes: list[FloatArray]
     class_index: list[npt.NDArray[np.int64]]
     negatives: list[FloatArray]
+
+    def chances(self, rare: float = 0.0) -> npt.NDArray[np.float64]:
+        """(N,) with which chance to draw each image: those with classes that a smaller share than ``rare`` of the
+        images have, and those with hard negatives, are drawn more often.
+        """
+        present = np.zeros((len(self.class_index), 1 + max(found.max(initial=0) for found in self.class_index)), bool)
+        for row, found in zip(present, self.class_index, strict=True):
+            row[found] = True
+        drawn = image_factors(present, rare) * [NEGATIVE_SAMPLING if len(some) else 1.0 for some in self.negatives]
+        return np.asarray(drawn / drawn.sum(), np.float64)
 
 
 def gather(

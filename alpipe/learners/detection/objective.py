@@ -22,9 +22,6 @@ from alpipe.types import ByteArray, FloatArray
 BOX_WEIGHT, QUALITY_WEIGHT = 5.0, 1.0
 """Weights of the losses of boxes and of their quality against that of the classes."""
 
-NEGATIVE_SAMPLING = 2.0
-"""How much more often an image with hard negatives is drawn than one without."""
-
 
 class BoxBatch(NamedTuple):
     """``pixels`` (B, H, W, 3) uint8, and of each image ``boxes`` (N, 4), ``class_index`` (N,) and hard ``negatives``
@@ -57,7 +54,6 @@ class BoxObjective:
         self,
         train: Labelled,
         validation: Labelled,
-        classes: int,
         augmentation: Augmentation,
         batch_size: int,
         weighting: Weighting,
@@ -68,9 +64,7 @@ class BoxObjective:
         self._augment = Augmenter(augmentation, canvas_size(train.frames.sizes, MULTIPLE))
         self._batch_size, self._device = batch_size, device
         self._weighting, self._strides = weighting, strides
-        drawn = repeat_factors(train.class_index, classes, weighting.rare)
-        drawn *= [NEGATIVE_SAMPLING if len(regions) else 1.0 for regions in train.negatives]
-        self._chances = drawn / drawn.sum()
+        self._chances = train.chances(weighting.rare)
 
     def batch(self, rng: np.random.Generator) -> BoxBatch:
         chosen = rng.choice(len(self._chances), self._batch_size, p=self._chances)
@@ -134,17 +128,3 @@ class BoxObjective:
         """(P,) weight of the class loss: more at places within hard negatives."""
         inside = (centres > negatives[:, None, :2]) & (centres < negatives[:, None, 2:])
         return torch.where(inside.all(dim=2).any(dim=0), self._weighting.negatives, 1.0)
-
-
-def repeat_factors(
-    class_index: Sequence[npt.NDArray[np.int64]], classes: int, threshold: float
-) -> npt.NDArray[np.float64]:
-    """How often to draw each image, against one with common classes only (Gupta et al. 2019, "LVIS", repeat factor
-    sampling): √(threshold / f), at least 1, of its rarest class, which is in a share f of the images.
-    """
-    present = np.zeros((len(class_index), classes), bool)
-    for row, found in zip(present, class_index, strict=True):
-        row[found] = True
-    share = np.maximum(present.mean(axis=0), 1e-12)
-    factors = np.maximum(1.0, np.sqrt(threshold / share))
-    return np.asarray(np.where(present, factors, 1.0).max(axis=1), np.float64)

@@ -27,9 +27,6 @@ POSITIVE_SHARE = 1 / 4
 CANDIDATES = 8
 """So many regions are looked at for each that is drawn, so that there are positives among them."""
 
-NEGATIVE_SAMPLING = 2.0
-"""How much more often an image with hard negatives is drawn than one without."""
-
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
@@ -125,8 +122,7 @@ class RegionObjective:
         self._batch_size, self._device = batch_size, device
         height, width = canvas_size(train.frames.sizes, 1)
         self._augmenter, self._size = Augmenter(augmentation, (height, width)), (width, height)
-        drawn = np.array([NEGATIVE_SAMPLING if len(regions) else 1.0 for regions in train.negatives])
-        self._chances = drawn / drawn.sum()
+        self._chances = train.chances()
         self._validation = validation
 
     def batch(self, rng: np.random.Generator) -> tuple[ByteArray, npt.NDArray[np.int64]]:

@@ -8,10 +8,12 @@ the inner part of the classifier's window. There the classifier slides, one wind
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch.nn import functional
 
@@ -34,15 +36,22 @@ def window_shapes(sides: FloatArray, count: int, window: int) -> FloatArray:
         return np.full((1, 2), inner(window), np.float32)
     logs = np.log(np.maximum(sides, least).astype(np.float64))
     logs = logs[np.argsort(logs.sum(axis=1), kind="stable")]
-    centres = np.unique(logs[((np.arange(count) + 0.5) / count * len(logs)).astype(int)], axis=0)
+    centres = _distinct(logs[((np.arange(count) + 0.5) / count * len(logs)).astype(int)])
     for _ in range(100):
         nearest = ((logs[:, None] - centres) ** 2).sum(axis=2).argmin(axis=1)
         moved = np.stack([logs[nearest == index].mean(axis=0) for index in np.unique(nearest)])
         if moved.shape == centres.shape and np.allclose(moved, centres):
             break
         centres = moved
+    centres = _distinct(centres)
     shapes = np.exp(centres[np.argsort(centres.sum(axis=1), kind="stable")])
     return np.asarray(shapes, np.float32)
+
+
+def _distinct(logs: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """The rows without those that stand, to a tenth of a side, for the same shape."""
+    _, first = np.unique(logs.round(1), axis=0, return_index=True)
+    return logs[np.sort(first)]
 
 
 def inner(window: int) -> int:
@@ -90,6 +99,16 @@ class Level:
         down, across = ((count - 1) * self.step + self.window for count in self.places)
         around = (CONTEXT, across - width - CONTEXT, CONTEXT, down - height - CONTEXT)
         return functional.pad(made, around).contiguous(memory_format=torch.channels_last)
+
+    def bands(self, image: torch.Tensor, pixels: int) -> Iterator[torch.Tensor]:
+        """The (1, 3, H, W) image of the level in bands of about so many pixels, from the top down: each has the windows
+        of whole rows, and together they have those of the image, each once.
+        """
+        down = self.places[0]
+        rows = max(1, (pixels // image.shape[3] - self.window) // self.step + 1)
+        for top in range(0, down, rows):
+            last = min(top + rows, down) - 1
+            yield image[:, :, top * self.step : last * self.step + self.window]
 
     def boxes(self) -> FloatArray:
         """(places, 4) the boxes of the windows, in image pixels, in the order of the network's output, row by row."""

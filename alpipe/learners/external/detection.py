@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,9 +21,6 @@ from alpipe.types import BoxPrediction, ByteArray, FloatArray
 
 MULTIPLE = 32
 """Torchvision pads the sides of a batch to multiples of this; images that have them need no padding."""
-
-NEGATIVE_SAMPLING = 2.0
-"""How much more often an image with hard negatives is drawn than one without."""
 
 SAME_PLACE = 0.5
 """IoU from which boxes of different classes are answers to the same place."""
@@ -63,20 +61,25 @@ class DetectionNet(nn.Module):
             {"boxes": torch.from_numpy(xyxy).to(images.device), "labels": torch.from_numpy(label).to(images.device)}
             for xyxy, label in zip(boxes, labels, strict=True)
         ]
-        losses = self.model(list(to_unit(images)), targets)
+        with _float32(images):
+            losses = self.model(list(to_unit(images)), targets)
         return torch.stack([loss.float() for loss in losses.values()]).sum()
 
     def detect(self, images: torch.Tensor) -> list[dict[str, npt.NDArray[Any]]]:
         """``boxes`` (N, 4), ``scores`` (N,) and ``labels`` (N,) of each image, best first; not in training mode."""
-        return [
-            {name: value.float().cpu().numpy() for name, value in one.items()}
-            for one in self.model(list(to_unit(images)))
-        ]
+        with _float32(images):
+            found = self.model(list(to_unit(images)))
+        return [{name: value.float().cpu().numpy() for name, value in one.items()} for one in found]
 
     def embed(self, images: torch.Tensor) -> torch.Tensor:
         """(B, D) float32: mean over the image of the backbone's deepest map."""
         transform = self.model.transform
         return pooled(self.model.backbone.body(normalised(images, transform.image_mean, transform.image_std)))
+
+
+def _float32(images: torch.Tensor) -> AbstractContextManager[object]:
+    """Torchvision decodes boxes in the dtype of its heads' output, and bfloat16 tells 700 pixels from 704 at best."""
+    return torch.autocast(images.device.type, enabled=False)
 
 
 def _keep_size(image: torch.Tensor, target: Any = None) -> tuple[torch.Tensor, Any]:
@@ -112,8 +115,7 @@ class OwnLosses:
     ) -> None:
         self._train, self._validation, self._batch_size, self._device = train, validation, batch_size, device
         self._augment = Augmenter(augmentation, canvas_size(train.frames.sizes, MULTIPLE))
-        drawn = np.array([NEGATIVE_SAMPLING if len(regions) else 1.0 for regions in train.negatives])
-        self._chances = drawn / drawn.sum()
+        self._chances = train.chances()
 
     def batch(self, rng: np.random.Generator) -> BoxBatch:
         made, labels = [], []

@@ -101,9 +101,7 @@ class Segmenter(Generic[Opt]):
     def image_size(self, options: Opt, train: Sequence[Example]) -> int:
         return options.image_size if options.image_size != "auto" else long_side(train, 512)
 
-    def steps(self, options: Opt, images: int, batch_size: int) -> int:
-        if options.steps != "auto":
-            return options.steps
+    def steps(self, images: int, batch_size: int) -> int:
         return steps_for(images, batch_size, passes=1600, passes_an_image=10, most=12_000)
 
     def sees(self, setting: Setting[Opt]) -> int:

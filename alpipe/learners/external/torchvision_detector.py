@@ -98,9 +98,7 @@ class Detector:
     def image_size(self, options: Options, train: Sequence[Example]) -> int:
         return options.image_size if options.image_size != "auto" else long_side(train, 800)
 
-    def steps(self, options: Options, images: int, batch_size: int) -> int:
-        if options.steps != "auto":
-            return options.steps
+    def steps(self, images: int, batch_size: int) -> int:
         return steps_for(images, batch_size, passes=1600, passes_an_image=12, most=16_000)
 
     def sees(self, setting: Setting[Options]) -> int:

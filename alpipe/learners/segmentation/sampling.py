@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
 from alpipe.learners.segmentation.labelled import Labelled
+from alpipe.learners.training.balance import class_factors, image_factors
 from alpipe.learners.training.data import Frame
 from alpipe.types import ByteArray, FloatArray
 
@@ -20,9 +22,9 @@ class PartSampler:
 
     def __init__(self, labelled: Labelled, classes: int, reach: int, threshold: float) -> None:
         self._labelled, self._reach = labelled, reach
-        present = np.array([_present(one, classes) for one in labelled.maps])
-        self._factors = class_factors(present, threshold)
-        factors = (present * self._factors).max(axis=1).clip(min=1)
+        self._present = np.array([_present(one, classes) for one in labelled.maps])
+        self._factors = class_factors(self._present, threshold)
+        factors = image_factors(self._present, threshold)
         self._chances = factors / factors.sum()
 
     def draw(self, rng: np.random.Generator) -> tuple[ByteArray, ByteArray, FloatArray]:
@@ -32,39 +34,33 @@ class PartSampler:
         classes, negatives = self._labelled.maps[index], self._labelled.negatives[index]
         if max(classes.shape) <= self._reach:
             return frame.pixels, classes, negatives
-        top, left = self._corner(classes, rng)
+        top, left = self._corner(index, rng)
         part = slice(top, top + self._reach), slice(left, left + self._reach)
         seen = classes[part]
         moved = negatives - np.array([left, top, left, top], np.float32)
         inside = (moved[:, 2:] > 0).all(axis=1) & (moved[:, :2] < seen.shape[::-1]).all(axis=1)
         return frame.pixels[part], seen, moved[inside]
 
-    def _corner(self, classes: ByteArray, rng: np.random.Generator) -> tuple[int, int]:
+    def _corner(self, index: int, rng: np.random.Generator) -> tuple[int, int]:
         """Top and left of a part that lies anywhere, or is centred on a pixel of a class drawn by its factor."""
+        classes = self._labelled.maps[index]
         room = [max(0, side - self._reach) for side in classes.shape]
-        present = np.flatnonzero(_present(classes, len(self._factors)))
+        present = np.flatnonzero(self._present[index])
         if not len(present) or rng.random() >= AIMED:
             top, left = (int(rng.integers(most + 1)) for most in room)
             return top, left
         chances = self._factors[present] / self._factors[present].sum()
-        places = np.flatnonzero(classes == 1 + rng.choice(present, p=chances))
-        centre = np.unravel_index(int(rng.choice(places)), classes.shape)
+        wanted = classes == 1 + rng.choice(present, p=chances)
+        in_row = wanted.sum(axis=1)  # a pixel drawn by its row, so that huge maps need no list of all pixels
+        row = int(rng.choice(len(in_row), p=in_row / in_row.sum()))
+        centre = row, int(rng.choice(np.flatnonzero(wanted[row])))
         top, left = (int(np.clip(at - self._reach // 2, 0, most)) for at, most in zip(centre, room, strict=True))
         return top, left
 
 
-def class_factors(present: npt.NDArray[np.bool_], threshold: float) -> npt.NDArray[np.float64]:
-    """(C,) how often images with each class are repeated, max(1, √(threshold / f)) for the share f of images that hold
-    it (repeat-factor sampling, Gupta et al. 2019, LVIS), of ``present`` (N, C). A class in no image has factor 1.
-    """
-    shares = np.asarray(present, np.float64).mean(axis=0)
-    factors = np.sqrt(np.divide(threshold, shares, out=np.ones_like(shares), where=shares > 0))
-    return np.asarray(np.maximum(1, factors), np.float64)
-
-
 def _present(classes: ByteArray, count: int) -> npt.NDArray[np.bool_]:
     """(C,) whether the map holds each class."""
-    return np.bincount(classes.ravel(), minlength=count + 1)[1 : count + 1] > 0
+    return np.asarray(cv2.calcHist([classes], [0], None, [256], [0, 256])[1 : count + 1, 0] > 0)
 
 
 def reach_of(canvas: Sequence[int], scale: float, rotate: float) -> int:

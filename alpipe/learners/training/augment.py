@@ -39,7 +39,7 @@ class Flip(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Augmentation:
     """How far training images may be changed: ``scale``, the largest factor of size (1 = none); ``rotate``, degrees;
-    ``colour`` in [0, 1], strength of brightness, contrast and saturation.
+    ``colour`` in [0, 1], strength of brightness, contrast, saturation and, a tenth of it, hue.
     """
 
     flip: Flip = Flip.NONE

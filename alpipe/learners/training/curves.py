@@ -17,7 +17,7 @@ class Curves:
         if folder is not None:
             from torch.utils.tensorboard import SummaryWriter  # takes a second to import
 
-            self._writer = SummaryWriter(str(folder), purge_step=step or None)
+            self._writer = SummaryWriter(str(folder), purge_step=step)
 
     def __enter__(self) -> Self:
         return self

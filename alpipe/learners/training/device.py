@@ -29,6 +29,11 @@ class Compute:
     dtype: torch.dtype
 
     @property
+    def identity(self) -> tuple[str, str]:
+        """What a training depends on of it: the kind of device, and the precision."""
+        return self.device.type, self.precision
+
+    @property
     def precision(self) -> str:
         """The name of the dtype, as in the configuration."""
         return next(name for name, dtype in PRECISIONS.items() if dtype is self.dtype)

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from alpipe import __version__
-from alpipe.errors import TrainingError
+from alpipe.errors import DataError, TrainingError
 from alpipe.learners.nets.cost import memory as memory_of
 from alpipe.learners.nets.fold import folded
 from alpipe.learners.training import memory, saving, trainer
@@ -81,8 +81,8 @@ class Design(Protocol[Opt]):
     def image_size(self, options: Opt, train: Sequence[Example]) -> int:
         """The longer side, in pixels, at which the network sees images."""
 
-    def steps(self, options: Opt, images: int, batch_size: int) -> int:
-        """Steps of a training on so many images."""
+    def steps(self, images: int, batch_size: int) -> int:
+        """Steps of a training on so many images, where the options leave it to the learner."""
 
     def sees(self, setting: Setting[Opt]) -> int:
         """The longer side, in pixels, of the images of a training step, or of the crops of them."""
@@ -123,6 +123,17 @@ class Tiled(Protocol):
         """How images are cut that are larger than a tile."""
 
 
+@runtime_checkable
+class Choosing(Protocol):
+    """What a design has besides, which chooses something after the training that its predictions need."""
+
+    needs: frozenset[str]
+    """Names of the facts that it chooses."""
+
+    def choose(self, model: Any, train: Sequence[Example], validation: Sequence[Example]) -> dict[str, Any]:
+        """These facts, from a ``TrainedModel`` that lacks them."""
+
+
 @final
 class TrainedLearner(Generic[Opt]):
     """A design with its options, to be fitted, from the weights of ``start`` where it is given."""
@@ -146,13 +157,18 @@ class TrainedLearner(Generic[Opt]):
             raise TrainingError(f"there is no labelled image to train the {design.name} on; label some first")
         setting = Setting(options, context.classes, design.image_size(options, train))
         batch_size = _batch_size(design, setting, compute)
+        steps = options.steps if options.steps != "auto" else design.steps(len(train), batch_size)
         trained = trainer.train(
             lambda: self._fresh(setting, progress),
             design.objective(setting, train, validation, negatives, batch_size, compute.device),
-            trainer.recipe(options, design.steps(options, len(train), batch_size), batch_size),
+            trainer.recipe(options, steps, batch_size),
             compute,
             seed=seed,
-            identity=_identity(design, setting, context, seed, train, validation, negatives),
+            identity=trainer.fingerprint(
+                (*_identity(design, setting, context), *compute.identity, batch_size, seed),
+                (train, validation),
+                negatives,
+            ),
             progress=progress,
             resume_from=resume_from,
             logs=context.logs,
@@ -166,11 +182,13 @@ class TrainedLearner(Generic[Opt]):
             "batch_size": batch_size,
             "validation_loss": trained.validation_loss,
             "precision": compute.precision,
+            "waited_for_images": round(trained.waited, 3),
             "pretrained": context.encoder is not None or self._start is not None,
             "versions": {"alpipe": __version__, "torch": torch.__version__},
         }
         fitted = Setting(options, context.classes, setting.image_size, facts)
-        return TrainedModel(design, trained.net, fitted, context)
+        model = TrainedModel(design, trained.net, fitted, context)
+        return model.knowing(**design.choose(model, train, validation)) if isinstance(design, Choosing) else model
 
     def _fresh(self, setting: Setting[Opt], progress: ProgressCallback) -> Any:
         """The network as the training starts from it."""
@@ -253,6 +271,9 @@ def load(design: Design[Opt], folder: Path, context: LearnerContext) -> TrainedM
     """The model saved in the folder, on the context's device. Raises DataError where the files are damaged."""
     description = saving.describe(folder, design.name, design.format)
     options = saving.options_of(description, design.options, folder)
+    lacking = design.needs - set(description.facts) if isinstance(design, Choosing) else ()
+    if lacking:
+        raise DataError(f"{folder}: the model's description lacks {', '.join(sorted(lacking))}; train again")
     setting = Setting(options, description.classes, description.image_size, description.facts)
     net = design.network(setting)
     saving.restore(folder, net)
@@ -270,15 +291,6 @@ def _batch_size(design: Design[Opt], setting: Setting[Opt], compute: Compute) ->
     return memory.batch_size(design.batch_size, used._replace(outputs=outputs), compute.device)
 
 
-def _identity(
-    design: Design[Opt],
-    setting: Setting[Opt],
-    context: LearnerContext,
-    seed: int,
-    train: Sequence[Example],
-    validation: Sequence[Example],
-    negatives: Sequence[Negative],
-) -> str:
+def _identity(design: Design[Opt], setting: Setting[Opt], context: LearnerContext) -> tuple[object, ...]:
     encoder = saving.digest(context.encoder) if context.encoder else ""
-    settings = (design.name, design.format, setting, context.device, context.precision, encoder, seed)
-    return trainer.fingerprint(settings, (train, validation), negatives)
+    return design.name, design.format, setting, encoder

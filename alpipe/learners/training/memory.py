@@ -26,6 +26,6 @@ def batch_size(wanted: int, used: Memory, device: torch.device) -> int:
         total = torch.cuda.get_device_properties(device).total_memory
     else:
         total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    weights = 4 * used.weights  # the weights, their gradients and two moments
+    weights = 6 * used.weights  # the weights, their average, the best so far, gradients and two moments
     fits = int((SHARE * total - weights) // (KEPT * max(1, used.outputs)))
     return max(2, min(wanted, fits))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Literal, Self, TypeAlias
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 
 from alpipe.learners.nets.blocks import Conv
 from alpipe.learners.training.augment import Augmentation, Flip
@@ -41,7 +41,7 @@ class FitOptions(RecipeOptions):
     scale: float = Field(1.3, ge=1, le=4, description="Training images are resized by up to this factor, both ways.")
     rotate: float = Field(10.0, ge=0, le=180, description="Training images are turned by up to so many degrees.")
     colour: float = Field(
-        0.3, ge=0, le=1, description="Strength of random changes of brightness, contrast and saturation."
+        0.3, ge=0, le=1, description="Strength of random changes of brightness, contrast, saturation and (a tenth) hue."
     )
 
     def augmentation(self) -> Augmentation:
@@ -61,6 +61,12 @@ class TrainingOptions(FitOptions):
     samples: int = Field(
         0, ge=0, le=1000, description="Dropout samples of the last layer that a pool scan adds as an ensemble; 0: none."
     )
+
+    @model_validator(mode="after")
+    def _samples_differ(self) -> Self:
+        if self.samples and not self.dropout:
+            raise ValueError("samples are all alike without dropout; set dropout above 0")
+        return self
 
     def convolution(self) -> Conv:
         """The convolution that these options ask for."""

@@ -56,6 +56,8 @@ def describe(folder: Path, learner: str, format_version: int) -> Description:
         found = Description(**values)
         found = Description(**(asdict(found) | {"classes": tuple(found.classes), "image_size": int(found.image_size)}))
         Task(found.task)
+        if not isinstance(found.facts, dict) or found.image_size < 1:
+            raise ValueError("facts or image_size are not what they should be")
     except FileNotFoundError as error:
         raise DataError(f"{folder}: no model is saved there ({DESCRIPTION} is missing); train one") from error
     except (OSError, ValueError, TypeError) as error:

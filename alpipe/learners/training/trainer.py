@@ -125,7 +125,13 @@ def train(
     saved = time.monotonic()
     with reproducible(seed), _Ahead(run.draw, run.step, compute) as batches, Curves(logs, run.step) as curves:
         while not run.ended:
-            loss = run.advance(batches.next())
+            try:
+                loss = run.advance(batches.next())
+            except torch.OutOfMemoryError as error:
+                raise TrainingError(
+                    f"{compute.device} has too little memory for batches of {recipe.batch_size} images;"
+                    " lower batch_size or image_size"
+                ) from error
             if path and (run.ended or time.monotonic() - saved >= CHECKPOINT_SECONDS):
                 run.keep(path, identity)
                 saved = time.monotonic()
@@ -250,22 +256,16 @@ class _Run(Generic[Net, Batch]):
 
     def advance(self, batch: Batch) -> torch.Tensor:
         """One step of the optimiser; returns the loss."""
-        torch.manual_seed(self.seed * 1_000_003 + self.step)
+        torch.manual_seed((self.seed * 1_000_003 + self.step) % 2**63)
         self.net.train()
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate_at(self.step, self.recipe)
-        try:
-            with self.compute.autocast():
-                loss = self.objective.loss(self.net, batch)
-        except torch.OutOfMemoryError as error:
-            raise TrainingError(
-                f"{self.compute.device} has too little memory for batches of {self.recipe.batch_size} images;"
-                " lower batch_size or image_size"
-            ) from error
+        with self.compute.autocast():
+            loss = self.objective.loss(self.net, batch)
         if not torch.isfinite(loss):
             raise TrainingError(
                 f"the loss became {float(loss.detach())} at step {self.step + 1} of {self.recipe.steps};"
-                f" lower learning_rate (now {self.recipe.learning_rate:g}) or use precision fp32"
+                f" {self._advice()}"
             )
         self.optimiser.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
@@ -277,6 +277,9 @@ class _Run(Generic[Net, Batch]):
         self._average()
         self._validate()
         return loss.detach()
+
+    def _advice(self) -> str:
+        return f"lower learning_rate (now {self.recipe.learning_rate:g}) or use precision fp32"
 
     @torch.no_grad()
     def _average(self) -> None:
@@ -297,6 +300,8 @@ class _Run(Generic[Net, Batch]):
             loss = self.objective.validation_loss(self.average)
         if loss is None:
             return
+        if not math.isfinite(loss):
+            raise TrainingError(f"the validation loss became {loss} at step {self.step}; {self._advice()}")
         self.validation_loss, self.validated_at = loss, self.step
         self.since_best += 1
         if loss < self.best_loss:
