@@ -10,6 +10,7 @@ import difflib
 import importlib
 import importlib.util
 import pkgutil
+import re
 from enum import StrEnum
 from functools import cache
 from importlib.metadata import entry_points
@@ -20,6 +21,8 @@ from pydantic import ValidationError
 
 from alpipe.errors import ConfigError, PluginError
 from alpipe.types import Task
+
+_TRIED = re.compile(r"^(constrained-|literal\[|int$|float$|bool$|str$|function-)")
 
 
 class Kind(StrEnum):
@@ -134,16 +137,22 @@ def explain(error: Exception, known: set[str]) -> str:
     """All faults of a validation in one line, with the nearest known name for an unknown one."""
     if not isinstance(error, ValidationError):
         return str(error)
-    faults = []
+    faults: dict[str, list[str]] = {}
+    given: dict[str, str] = {}
     for fault in error.errors():
-        where = ".".join(str(part) for part in fault["loc"])
+        # where one of several types is wanted, pydantic names the type it tried behind the option
+        where = ".".join(str(part) for part in fault["loc"] if not _TRIED.search(str(part)))
         if fault["type"] == "extra_forbidden":
             near = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1, cutoff=0.5)
-            faults.append(f"unknown option {where!r}" + (f" (did you mean {near[0]!r}?)" if near else ""))
-        else:
-            given = f" (given: {fault['input']!r})" if fault["type"] != "missing" else ""
-            faults.append(f"{where}: {fault['msg']}{given}" if where else f"{fault['msg']}")
-    return "; ".join(faults)
+            found = f"unknown option {where!r}" + (f" (did you mean {near[0]!r}?)" if near else "")
+            faults.setdefault("", []).append(found)
+            continue
+        message = fault["msg"].removeprefix("Value error, ").replace("tuple", "list").replace("Tuple", "List")
+        faults.setdefault(where, []).append(message)
+        if where and fault["type"] != "missing":
+            given[where] = f" (given: {fault['input']!r})"
+    lines = faults.pop("", [])
+    return "; ".join([*lines, *(f"{name}: {' or '.join(said)}{given.get(name, '')}" for name, said in faults.items())])
 
 
 def _quietly(kind: Kind, name: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -161,11 +162,30 @@ def check_plugins(config: Config) -> None:
         plugins.options(kind, choice.name, plugin, choice.options)
         if kind is Kind.STRATEGY:
             scanner_of(plugin, choice.name)
+    _check_members(config)
     if config.pretrain and not hasattr(plugins.load(Kind.LEARNER, config.learner.name, config.task), "pretrain"):
         raise ConfigError(f"learner {config.learner.name!r} has no encoder to pretrain; set pretrain: false")
     autoencoder_options(config)
     if isinstance(config.mining, dict):
         mining_options(config)
+
+
+def _check_members(config: Config) -> None:
+    """Raises ConfigError where the strategy compares the members of an ensemble and the learner is known to have none:
+    better now than when the first model scans the pool.
+    """
+    learner, strategy = (
+        plugins.load(kind, choice.name, config.task)
+        for kind, choice in ((Kind.LEARNER, config.learner), (Kind.STRATEGY, config.strategy))
+    )
+    options = plugins.options(Kind.LEARNER, config.learner.name, learner, config.learner.options)
+    gives: Callable[[], bool] = getattr(options, "gives_members", lambda: True)
+    if getattr(strategy, "NEEDS_MEMBERS", False) and not gives():
+        advice = "set its option samples to 20" if hasattr(options, "samples") else "choose another learner"
+        raise ConfigError(
+            f"strategy {config.strategy.name!r} compares the members of an ensemble, and learner"
+            f" {config.learner.name!r} has none: {advice}"
+        )
 
 
 def autoencoder_options(config: Config) -> Any:

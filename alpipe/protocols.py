@@ -190,7 +190,7 @@ class Scanner(StrEnum):
 
 class StrategyPlugin(Protocol):
     """A module in ``alpipe/acquisition/`` or an entry point of ``alpipe.strategies``. It may hold ``SCANNER``, a
-    ``Scanner``; without it the round's model scans the pool.
+    ``Scanner``; without it the round's model scans the pool. ``NEEDS_MEMBERS`` says that it compares an ensemble's.
     """
 
     TASKS: frozenset[Task]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Callable
 from typing import Any
@@ -31,7 +32,7 @@ def test_a_learner_shows_its_options_and_what_its_network_costs(alpipe: Alpipe, 
     options = plugins.load(Kind.LEARNER, name).Options.model_fields
     assert [row["option"] for row in shown["options"]] == list(options)
     assert shown["cost"]["input"] == "96×96 pixels, 3 classes"
-    for what in ("parameters", "multiply-adds"):
+    for what in ("parameters", "multiply-adds, the whole network"):
         assert int(shown["cost"][what].replace(",", "")) > 1000
 
 
@@ -52,7 +53,10 @@ def test_fewer_weights_are_shown_for_separable_convolutions(alpipe: Alpipe) -> N
         (("unetpp", "-o", "conv"), "is not NAME=VALUE"),
         (("unetpp", "-o", "konv=separable"), "did you mean 'conv'"),
         (("unetpp", "-o", "conv=round"), "conv"),
-        (("unetpp", "--size", "100"), "takes no input of 100×100 pixels"),
+        (("sliding", "--size", "8"), "takes no input of 8×8 pixels"),
+        (("masks", "-o", "x=1"), "'masks' has no options"),
+        (("cnn", "-o", "conv=group", "-o", "groups=5"), "groups must divide the channels of every layer, as 2 or"),
+        (("cnn", "-o", "image_size=full"), "or Input should be 'auto' (given: 'full')"),
     ],
 )
 def test_what_cannot_be_shown_is_said_in_one_line(alpipe: Alpipe, arguments: tuple[Any, ...], reason: str) -> None:
@@ -60,3 +64,19 @@ def test_what_cannot_be_shown_is_said_in_one_line(alpipe: Alpipe, arguments: tup
     assert ran.status == 1
     assert reason in ran.err
     assert len(ran.err.strip().splitlines()) == 1
+
+
+def test_an_input_is_padded_as_the_learner_pads_it(alpipe: Alpipe) -> None:
+    (wide,) = json.loads(alpipe("plugins", "show", "unetpp", "--size", "100x30", "--json").out)
+    (square,) = json.loads(alpipe("plugins", "show", "cnn", "--size", "64x40", "--json").out)
+    assert wide["cost"]["input"].startswith("112×32")
+    assert square["cost"]["input"].startswith("64×64")
+
+
+def test_a_learner_whose_package_is_absent_still_shows_its_options(alpipe: Alpipe) -> None:
+    if importlib.util.find_spec("segmentation_models_pytorch"):
+        pytest.skip("segmentation_models_pytorch is installed")
+    ran = alpipe("plugins", "show", "smp")
+    assert ran.status == 0
+    assert "architecture" in ran.out
+    assert 'pip install "alpipe[smp]"' in ran.out

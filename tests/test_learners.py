@@ -422,7 +422,7 @@ def test_what_a_model_was_made_of_is_kept_with_it(bench: Bench, tmp_path: Path) 
     assert described["learner"] == bench.name
     facts = described["facts"]
     assert (facts["seed"], facts["images"], facts["validation_images"]) == (7, 2, 1)
-    assert facts["versions"]["torch"] == torch.__version__
+    assert torch.__version__.startswith(facts["versions"]["torch"].partition("+")[0])
     assert facts["steps"] > 0
 
 

@@ -91,7 +91,9 @@ def test_the_weights_of_the_least_validation_loss_are_returned() -> None:
 
 def test_a_training_whose_validation_gets_no_better_is_stopped() -> None:
     ended = train(Line([2.0, 1.0] + [3.0] * 14), steps=160, patience=3)
-    assert ended.steps == 50  # the validations at steps 10, …, 50: the second is the best, three more are waited for
+    assert (
+        ended.steps == 70
+    )  # the second is the best; of the validations after a third of the steps, three are waited for
     assert ended.validation_loss == 1.0
     assert train(Line([2.0, 1.0] + [3.0] * 14), steps=160, patience=0).steps == 160
 

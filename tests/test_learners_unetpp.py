@@ -154,20 +154,34 @@ def fitted(bench: Bench, validation: int, **options: Any) -> TrainedModel[unetpp
 
 def test_the_choice_is_recorded_and_kept(tmp_path: Path) -> None:
     bench = Bench("unetpp", Task.SEGMENT, tmp_path)
-    model = fitted(bench, 2, depth="auto", scan_depth=2, tolerance=1)
+    model = fitted(bench, unetpp.ENOUGH, depth="auto", scan_depth=2, tolerance=1)
     model.save(tmp_path / "model")
     for one in (model, bench.load(tmp_path / "model")):
         facts = one.setting.facts  # type: ignore[attr-defined]
-        assert (facts["depth"], facts["scan_depth"], facts["chosen_on"]) == (1, 2, 2)
+        assert (facts["depth"], facts["scan_depth"], facts["chosen_on"]) == (1, 2, unetpp.ENOUGH)
         assert len(facts["dice_by_depth"]) == 2
         assert all(0 <= dice <= 1 for dice in facts["dice_by_depth"])
 
 
 def test_an_automatic_scan_keeps_members_where_they_are_wanted(tmp_path: Path) -> None:
     bench = Bench("unetpp", Task.SEGMENT, tmp_path)
-    assert fitted(bench, 2, tolerance=1).setting.facts["scan_depth"] == 2
-    assert fitted(bench, 2, tolerance=1, members=False).setting.facts["scan_depth"] == 1
-    assert fitted(bench, 2, tolerance=1, samples=3).setting.facts["scan_depth"] == 1
+    assert fitted(bench, unetpp.ENOUGH, tolerance=1).setting.facts["scan_depth"] == 2
+    assert fitted(bench, unetpp.ENOUGH, tolerance=1, members=False).setting.facts["scan_depth"] == 1
+    assert fitted(bench, unetpp.ENOUGH, tolerance=1, samples=3).setting.facts["scan_depth"] == 1
+
+
+def test_too_few_validation_images_choose_no_depth(tmp_path: Path) -> None:
+    bench = Bench("unetpp", Task.SEGMENT, tmp_path)
+    facts = fitted(bench, unetpp.ENOUGH - 1, depth="auto", tolerance=1).setting.facts
+    assert (facts["depth"], facts["scan_depth"], facts["chosen_on"]) == (2, 2, 0)
+
+
+def test_validation_images_without_an_object_choose_no_depth(tmp_path: Path) -> None:
+    bench = Bench("unetpp", Task.SEGMENT, tmp_path)
+    empty = [bench.example(number, None) for number in range(unetpp.ENOUGH)]
+    model = bench.learner(depth="auto", tolerance=1).fit(bench.examples(2), empty, [], seed=0)
+    assert isinstance(model, TrainedModel)
+    assert model.setting.facts["depth"] == 2
 
 
 @pytest.mark.parametrize("name", ["depth", "scan_depth"])

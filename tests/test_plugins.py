@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from alpipe import config as configuration
 from alpipe import plugins
 from alpipe.errors import ConfigError, PluginError
 from alpipe.plugins import Kind
+from alpipe.project import check_plugins
 from alpipe.types import Task
 
 MODULE = '''"""A strategy of a third party."""
@@ -127,3 +129,21 @@ def test_options_that_are_not_words_are_refused_too():
     plugin = plugins.load(Kind.STRATEGY, "fastest")
     with pytest.raises(ConfigError, match="strategy 'fastest'"):
         plugins.options(Kind.STRATEGY, "fastest", plugin, {3: 4})
+
+
+@pytest.mark.parametrize(
+    ("learner", "fine"),
+    [
+        ({"name": "cnn"}, False),
+        ({"name": "cnn", "samples": 20}, True),
+        ({"name": "cnn", "samples": 1}, False),
+    ],
+)
+def test_an_ensemble_is_asked_for_before_the_first_training(learner, fine):
+    values = {"name": "test", "task": "classify", "labels": ["a", "b"], "learner": learner, "strategy": "disagreement"}
+    config = configuration.parse(values, "test")
+    if fine:
+        check_plugins(config)
+        return
+    with pytest.raises(ConfigError, match="learner 'cnn' has none: set its option samples to 20"):
+        check_plugins(config)

@@ -21,6 +21,7 @@ from alpipe.types import Prediction, Score, Task
 
 TASKS = frozenset(Task)
 NEEDS_EMBEDDINGS = False
+NEEDS_MEMBERS = True
 
 
 class Options(Aggregation):

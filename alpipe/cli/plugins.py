@@ -56,22 +56,18 @@ def show(
     """
     from alpipe import plugins
     from alpipe.cli.display import as_json, say, table
-    from alpipe.errors import PluginError
+    from alpipe.errors import ConfigError
     from alpipe.plugins import Kind, available
 
-    kinds = [kind for kind in Kind if name in available(kind)]
-    if not kinds:
+    modules = {kind: plugins.find(kind, name) for kind in Kind if name in available(kind)}
+    if not modules:
         plugins.nowhere(name)
+    if option and not any(hasattr(module, "Options") for module in modules.values()):
+        raise ConfigError(f"{name!r} has no options")
     shown: list[dict[str, Any]] = []
-    for kind in kinds:
-        try:
-            module = plugins.load(kind, name)
-        except PluginError as error:
-            if len(kinds) == 1:
-                raise
-            say(str(error))
-            continue
+    for kind, module in modules.items():
         values = plugins.options(kind, name, module, _values(option)) if hasattr(module, "Options") else None
+        absent = plugins.missing(module)
         shown.append(
             {
                 "kind": kind.noun,
@@ -79,7 +75,8 @@ def show(
                 "tasks": sorted(module.TASKS),
                 "about": _first_line(module),
                 "options": [] if values is None else _options(values),
-                "cost": _cost(module, values, classes, size) if kind is Kind.LEARNER else None,
+                "cost": _cost(module, values, classes, size) if kind is Kind.LEARNER and not absent else None,
+                "missing": plugins.advice(absent) if absent else None,
             }
         )
     if json:
@@ -91,6 +88,8 @@ def show(
             table(one["options"])
         if one["cost"] is not None:
             table([{"of one image": what, "": value} for what, value in one["cost"].items()])
+        if one["missing"]:
+            say(f"{name} {one['missing']}")
 
 
 def _first_line(module: Any) -> str:
@@ -131,20 +130,32 @@ def _cost(module: Any, options: Any, classes: int, size: str) -> dict[str, str] 
     from alpipe.errors import ConfigError
     from alpipe.learners.nets.cost import cost
 
-    width, height = _sides(size)
+    width, height = _padded(module, options, classes, *_sides(size))
     net = module.network(options, classes, max(width, height))
     try:
         made = cost(net, height, width)
     except RuntimeError as error:
-        raise ConfigError(f"the network takes no input of {width}×{height} pixels; try a multiple of 32") from error
+        raise ConfigError(f"the network takes no input of {width}×{height} pixels; try a larger one") from error
     return {
         "input": f"{width}×{height} pixels, {classes} classes",
         "parameters": f"{made.parameters:,}",
-        "multiply-adds": f"{made.multiply_adds:,}",
+        "multiply-adds, the whole network": f"{made.multiply_adds:,}",
         "memory of the weights": _bytes(made.memory.weights),
         "memory of a training step, layer outputs": _bytes(made.memory.outputs),
         "largest layer output": _bytes(made.memory.largest),
     }
+
+
+def _padded(module: Any, options: Any, classes: int, width: int, height: int) -> tuple[int, int]:
+    """The sides of the network's input for such an image, which is padded."""
+    if not hasattr(module, "DESIGN"):
+        return width, height
+    from alpipe.learners.training.data import round_up
+    from alpipe.learners.training.learner import Setting
+
+    names = tuple(str(number) for number in range(classes))
+    multiple = module.DESIGN.multiple(Setting(options, names, max(width, height)))
+    return round_up(width, multiple), round_up(height, multiple)
 
 
 def _sides(size: str) -> tuple[int, int]:

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from pydantic import Field
 
+from alpipe.errors import ConfigError
 from alpipe.learners.detection.decode import Limits, decode
 from alpipe.learners.detection.labelled import gather
 from alpipe.learners.detection.regions import Drawing, RegionObjective
@@ -172,7 +173,10 @@ DESIGN = SlidingWindows()
 
 def build(options: Options, context: LearnerContext) -> TrainedLearner[Options]:
     """The learner, not fitted. Raises ConfigError for layers that do not fit the window."""
-    options.layout().last_map(options.window)
+    try:
+        options.layout().last_map(options.window)
+    except ConfigError as error:
+        raise ConfigError(f"window {options.window} does not fit the layers: {error}") from error
     return TrainedLearner(DESIGN, options, context)
 
 

@@ -33,6 +33,9 @@ FULL_SIZE = 1 << 20
 AUTO_SIZE = 512
 """The most pixels that image_size: auto gives."""
 
+ENOUGH = 8
+"""Validation images with an object from which on they can tell one depth from another."""
+
 Width = Annotated[int, Field(ge=4, le=1024)]
 
 Depth: TypeAlias = PositiveInt | Literal["auto", "full"]
@@ -60,7 +63,7 @@ class Options(TrainingOptions):
     depth: Depth = Field(
         "full",
         description="Depth at which the network predicts: 1 … full, or auto: the smallest whose Dice on the validation"
-        " images is within the tolerance of the best (full without validation images). All depths are always trained.",
+        " images is within the tolerance of the best (full with fewer than 8 of them). All depths are always trained.",
     )
     scan_depth: Depth = Field(
         "auto", description="The same for scoring the pool; with members, auto is 2 at least, so that there are some."
@@ -85,6 +88,9 @@ class Options(TrainingOptions):
         description="Images of more pixels a side, as the network sees them, are predicted in tiles of this side.",
     )
     overlap: int = Field(128, ge=0, description="Pixels that neighbouring tiles share, half a tile at most.")
+
+    def gives_members(self) -> bool:
+        return self.samples >= 2 or (self.members and self.scan_depth != 1)
 
     @model_validator(mode="after")
     def _fit_each_other(self) -> Options:
@@ -221,7 +227,8 @@ def _chosen(options: Options, model: TrainedModel[Options], validation: Sequence
     """The depths at which the model predicts and scans, and what they were chosen on."""
     deepest = len(options.features) - 1
     dice: list[float] = []
-    if any(not is_empty(example.labels) for example in validation):  # without an object, no head is better
+    told = sum(not is_empty(example.labels) for example in validation)
+    if told >= ENOUGH:
         heads = model.each([example.item for example in validation], every_head)
         pairs = ((made.members, example) for made, example in zip(heads, validation, strict=True))
         dice = dice_by_depth(pairs, model.classes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -65,10 +66,15 @@ def conv2d(
     if inputs % conv.groups or outputs % conv.groups:
         raise ConfigError(
             f"a convolution from {inputs} to {outputs} channels cannot be cut into {conv.groups} groups;"
-            " choose groups that divide the channels of every layer"
+            f" groups must divide the channels of every layer, as {_divisors(math.gcd(inputs, outputs))} would these"
         )
     grouped = nn.Conv2d(inputs, outputs, kernel, stride, around, groups=conv.groups, bias=False)
     return nn.Sequential(grouped, ChannelShuffle(conv.groups)) if conv.shuffle else grouped
+
+
+def _divisors(number: int) -> str:
+    found = [str(divisor) for divisor in range(2, number + 1) if number % divisor == 0]
+    return " or ".join(found) if found else "none"
 
 
 class ConvNormAct(nn.Sequential):

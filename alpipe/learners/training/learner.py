@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar, final, runtime_checkable
 
@@ -179,12 +180,14 @@ class TrainedLearner(Generic[Opt]):
             "validation_images": len(validation),
             "negatives": len(negatives),
             "steps": trained.steps,
+            "steps_planned": steps,
             "batch_size": batch_size,
             "validation_loss": trained.validation_loss,
+            "device": compute.device.type,
             "precision": compute.precision,
             "waited_for_images": round(trained.waited, 3),
             "pretrained": context.encoder is not None or self._start is not None,
-            "versions": {"alpipe": __version__, "torch": torch.__version__},
+            "versions": {"alpipe": __version__} | {name: version(name) for name in ("torch", "albumentations")},
         }
         fitted = Setting(options, context.classes, setting.image_size, facts)
         model = TrainedModel(design, trained.net, fitted, context)

@@ -23,7 +23,10 @@ class RecipeOptions(PluginOptions):
     learning_rate: float = Field(2e-3, gt=0, le=1, description="Peak learning rate of AdamW.")
     weight_decay: float = Field(0.02, ge=0, le=1, description="Weight decay of AdamW.")
     patience: int = Field(
-        6, ge=0, description="Of 16 validations, so many in a row without a better loss end the training; 0: none do."
+        6,
+        ge=0,
+        description="So many validations (of about 16) in a row without a better loss end the training, but not in its"
+        " first third; 0: none do.",
     )
 
 
@@ -48,6 +51,10 @@ class FitOptions(RecipeOptions):
         """The random changes that these options ask for."""
         return Augmentation(self.flip, self.scale, self.rotate, self.colour)
 
+    def gives_members(self) -> bool:
+        """Whether a pool scan has an ensemble's members."""
+        return False
+
 
 class TrainingOptions(FitOptions):
     """What may be asked for where the network is alpipe's own: how its convolutions are made, and its dropout."""
@@ -67,6 +74,9 @@ class TrainingOptions(FitOptions):
         if self.samples and not self.dropout:
             raise ValueError("samples are all alike without dropout; set dropout above 0")
         return self
+
+    def gives_members(self) -> bool:
+        return self.samples >= 2
 
     def convolution(self) -> Conv:
         """The convolution that these options ask for."""

@@ -40,7 +40,10 @@ CHECKPOINT = "checkpoint.pt"
 CHECKPOINT_SECONDS = 15.0
 SHOW_SECONDS = 0.5
 VALIDATIONS = 16
-"""How often the best weights are looked for, spread over the training."""
+"""About how often the best weights are looked for, spread over the training."""
+
+PATIENT_FROM = 0.3
+"""Share of the steps before which no training is given up: the averaged weights have hardly moved."""
 
 
 class Objective(Protocol[Batch]):
@@ -303,7 +306,8 @@ class _Run(Generic[Net, Batch]):
         if not math.isfinite(loss):
             raise TrainingError(f"the validation loss became {loss} at step {self.step}; {self._advice()}")
         self.validation_loss, self.validated_at = loss, self.step
-        self.since_best += 1
+        if self.step > self.recipe.steps * PATIENT_FROM:
+            self.since_best += 1
         if loss < self.best_loss:
             self.best_loss, self.since_best = loss, 0
             self.best = {name: tensor.clone() for name, tensor in self.average.state_dict().items()}
