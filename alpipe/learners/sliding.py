@@ -92,7 +92,7 @@ class SlidingWindows:
     def steps(self, options: Options, images: int, batch_size: int) -> int:
         if options.steps != "auto":
             return options.steps
-        return steps_for(images, batch_size, passes=60_000, passes_an_image=300, most=150_000)
+        return steps_for(images, batch_size, passes=40_000, passes_an_image=150, most=100_000)
 
     def sees(self, setting: Setting[Options]) -> int:
         return setting.options.window
