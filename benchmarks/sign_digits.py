@@ -20,18 +20,26 @@ class Photo(NamedTuple):
 
 
 def photos(data: Path) -> list[Photo]:
-    """Each person shows 0 to 9 in the order of the file numbers: a person ends where the digit does not rise."""
+    """Each person shows 0 to 9 in the order of the file numbers: a person ends where the digit does not rise. A few
+    showed them in another order or one of them twice: incomplete neighbours that together are one person's worth are
+    taken for one.
+    """
     found = sorted((p for p in data.glob("[0-9]/*") if p.is_file()), key=lambda p: int(re.sub(r"\D", "", p.stem)))
     if not found:
         raise SystemExit(f"{data}: no photo there; expected folders 0 to 9 with photos")
-    made: list[Photo] = []
-    person, last = 0, -1
+    runs: list[list[Path]] = []
     for path in found:
-        digit = int(path.parent.name)
-        person += digit <= last
-        last = digit
-        made.append(Photo(path, str(digit), person))
-    return made
+        if runs and path.parent.name > runs[-1][-1].parent.name:
+            runs[-1].append(path)
+        else:
+            runs.append([path])
+    people: list[list[Path]] = []
+    for run in runs:
+        if people and max(len(people[-1]), len(run)) < len(DIGITS) and len(people[-1]) + len(run) <= len(DIGITS) + 1:
+            people[-1] += run
+        else:
+            people.append(run)
+    return [Photo(path, path.parent.name, person) for person, paths in enumerate(people) for path in paths]
 
 
 def split(data: Path, seed: int) -> tuple[list[Photo], list[Photo]]:
