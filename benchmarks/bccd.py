@@ -85,7 +85,7 @@ def read(data: Path, subset: str) -> list[Example]:
         height, width = images.read(entry.image).shape[:2]
         xyxy = np.clip(labels.xyxy, 0, [width, height, width, height]).astype(np.float32)
         seen = (xyxy[:, 2:] > xyxy[:, :2]).all(axis=1)
-        names = tuple(name for name, kept in zip(labels.names, seen.tolist(), strict=True) if kept)
+        names = tuple(labels.names[index] for index in np.flatnonzero(seen))
         item = Item(entry.image.stem[:20], str(entry.image), width, height)
         examples.append(Example(item, replace(labels, xyxy=xyxy[seen], names=names)))
     return examples
