@@ -1,4 +1,4 @@
-"""What dropout samples of the last layer cost: a scan with 20 of them against a pass without.
+"""What dropout samples of the last layer cost: a scan with 20 of them against a prediction without.
 
     python -m benchmarks.dropout
     python -m benchmarks.dropout --learner cnn --samples 50
@@ -16,7 +16,6 @@ import platform
 import time
 from collections.abc import Callable
 from statistics import median
-from typing import Any
 
 import numpy as np
 import torch
@@ -34,6 +33,9 @@ from alpipe.types import Item, Task
 GOAL = 1.3
 LEARNERS = {"cnn": 64, "unetpp": 256, "detector": 320}
 """Those that sample, and the size of the images that they are measured on, in pixels a side."""
+
+FACTS = {"depth": 4, "scan_depth": 4}
+"""What a U-Net++ chooses after its training: here the same depth with and without samples."""
 
 
 def main() -> None:
@@ -64,23 +66,21 @@ def measure(name: str, samples: int, turns: int, device: str) -> float:
     """Median over the turns of the ratio of times; prints a row."""
     module = plugins.load(Kind.LEARNER, name)
     compute = resolve(LearnerContext(next(iter(module.TASKS)), ("a", "b", "c"), device))
-    with_samples, without = (
-        Setting(module.Options(samples=count), ("a", "b", "c"), LEARNERS[name]) for count in (samples, 0)
-    )
-    side = round_up(LEARNERS[name], module.DESIGN.multiple(without))
-    net = folded(module.DESIGN.network(without)).to(compute.device, memory_format=torch.channels_last)
+    setting = Setting(module.Options(samples=samples), ("a", "b", "c"), LEARNERS[name], FACTS)
+    side = round_up(LEARNERS[name], module.DESIGN.multiple(setting))
+    net = folded(module.DESIGN.network(setting)).to(compute.device, memory_format=torch.channels_last)
     count = max(1, PIXELS_A_BATCH[compute.device.type] // side**2)
     pixels = np.random.default_rng(0).integers(0, 255, (count, side, side, 3), dtype=np.uint8)
     batch = [(Item(str(i), f"{i}.png", side, side), Frame(pixels[i], (1.0, 1.0), (side, side))) for i in range(count)]
 
-    def scan(setting: Setting[Any]) -> Callable[[], object]:
+    def timed(run: Callable[..., object]) -> Callable[[], object]:
         def call() -> object:
             with torch.inference_mode(), compute.autocast():
-                return module.DESIGN.scan(net, to_input(pixels, compute.device), batch, setting)
+                return run(net, to_input(pixels, compute.device), batch, setting)
 
         return call
 
-    sampled, plain = scan(with_samples), scan(without)
+    sampled, plain = timed(module.DESIGN.scan), timed(module.DESIGN.predict)
     seconds(sampled), seconds(plain)  # the first calls choose kernels
     pairs = [(seconds(sampled), seconds(plain)) for _ in range(turns)]
     ratio = round(median(a / b for a, b in pairs), 3)

@@ -23,7 +23,7 @@ from alpipe.learners.training.learner import Setting, TrainedLearner, TrainedMod
 from alpipe.learners.training.options import TrainingOptions, long_side, steps_for
 from alpipe.learners.training.tiling import Tiling
 from alpipe.protocols import LearnerContext
-from alpipe.types import Example, Item, MapPrediction, Negative, Task, is_empty
+from alpipe.types import Example, FloatArray, Item, MapPrediction, Negative, Task, is_empty
 
 TASKS = frozenset({Task.SEGMENT})
 
@@ -217,10 +217,15 @@ def _maps(logits: torch.Tensor, voices: Sequence[torch.Tensor], batch: Batch) ->
     said, *others = (torch.softmax(one.float(), dim=1).cpu().numpy() for one in (logits, *voices))
     predictions = []
     for index, (item, frame) in enumerate(batch):
-        height, width = frame.pixels.shape[:2]
-        members = tuple(MapPrediction(item.key, one[index, :, :height, :width].copy(), frame.size) for one in others)
-        predictions.append(MapPrediction(item.key, said[index, :, :height, :width].copy(), frame.size, members))
+        members = tuple(MapPrediction(item.key, _inside(one[index], frame), frame.size) for one in others)
+        predictions.append(MapPrediction(item.key, _inside(said[index], frame), frame.size, members))
     return predictions
+
+
+def _inside(probs: FloatArray, frame: Frame) -> FloatArray:
+    """The part of a map (1 + C, H, W) that shows the image; copied where it is padded, so that the rest is let go."""
+    height, width = frame.pixels.shape[:2]
+    return probs if probs.shape[1:] == (height, width) else probs[:, :height, :width].copy()
 
 
 def _chosen(options: Options, model: TrainedModel[Options], validation: Sequence[Example]) -> dict[str, Any]:

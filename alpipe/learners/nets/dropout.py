@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import nn
-from torch.nn import functional
 
 
 def sample_last(
@@ -23,9 +22,8 @@ def sample_last(
     generator = torch.Generator().manual_seed(seed)
     kept = (torch.rand(samples, 1, inputs, generator=generator) >= dropout).float() / (1 - dropout)
     thinned = (layer.weight.reshape(1, outputs, inputs) * kept.to(layer.weight.device)).flatten(0, 1)
-    bias = None if layer.bias is None else layer.bias.repeat(samples)
-    if isinstance(layer, nn.Conv2d):
-        made = functional.conv2d(features, thinned[:, :, None, None], bias)
-    else:
-        made = functional.linear(features, thinned, bias)
-    return made.float().reshape(len(made), samples, outputs, *made.shape[2:]).transpose(0, 1)
+    # one product, and not a convolution: its result has the channels first, as the softmax over them wants it
+    made = torch.matmul(thinned, features.flatten(2) if features.ndim > 2 else features[..., None]).float()
+    if layer.bias is not None:
+        made += layer.bias.float().repeat(samples)[:, None]
+    return made.reshape(len(features), samples, outputs, *features.shape[2:]).transpose(0, 1)
