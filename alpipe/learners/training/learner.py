@@ -185,7 +185,6 @@ class TrainedLearner(Generic[Opt]):
             "validation_loss": trained.validation_loss,
             "device": compute.device.type,
             "precision": compute.precision,
-            "waited_for_images": round(trained.waited, 3),
             "pretrained": context.encoder is not None or self._start is not None,
             "versions": {"alpipe": __version__} | {name: version(name) for name in ("torch", "albumentations")},
         }

@@ -75,14 +75,11 @@ class Recipe:
 
 
 class Trained(NamedTuple, Generic[Net]):
-    """A network in eval mode, after how many ``steps`` it ended, its ``validation_loss``, if there is one, and the
-    share of the time in which it ``waited`` for images.
-    """
+    """A network in eval mode, after how many ``steps`` it ended, and its ``validation_loss``, if there is one."""
 
     net: Net
     steps: int
     validation_loss: float | None
-    waited: float
 
 
 def recipe(options: RecipeOptions, steps: int, batch_size: int) -> Recipe:
@@ -149,7 +146,7 @@ def train(
                 progress(Progress("train", run.step, recipe.steps, pace.describe(run.step, value, run.validation_loss)))
     if run.step < recipe.steps:
         progress(Progress("train", recipe.steps, recipe.steps, f"loss {run.best_loss:.3f} at its best: stopped early"))
-    return Trained(run.result(), run.step, run.best_loss if run.best is not None else None, pace.share(batches.waited))
+    return Trained(run.result(), run.step, run.best_loss if run.best is not None else None)
 
 
 def learning_rate_at(step: int, recipe: Recipe) -> float:
