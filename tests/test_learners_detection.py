@@ -48,7 +48,7 @@ def assigned(truth: FloatArray, found: torch.Tensor | None = None, probs: torch.
         torch.full((len(CENTRES), 2), 0.01) if probs is None else probs,
         squares if found is None else found,
         CENTRES,
-        STRIDES[0],
+        STEPS,
         torch.from_numpy(truth),
         torch.arange(len(truth)) % 2,
     )
@@ -88,14 +88,25 @@ def test_an_object_is_learnt_where_score_and_box_are_best() -> None:
     truth = np.array([[32, 32, 64, 64]], np.float32)
     found = torch.from_numpy(truth).repeat(len(CENTRES), 1)
     probs = torch.full((len(CENTRES), 2), 0.01)
-    inside = ((CENTRES > 32) & (CENTRES < 64)).all(dim=1).nonzero()[:, 0]
-    probs[inside[3], 0] = 0.9
-    _, share = assigned(truth, found, probs)
-    assert share.argmax() == inside[3]
-    probs[inside[5], 0], probs[inside[5], 1] = 0.01, 0.9  # sure, but of the other class
-    assert assigned(truth, found, probs).share.argmax() == inside[3]
-    found[inside[3]] = torch.tensor([32.0, 32, 48, 64])  # half the box weighs more than a better score
-    assert assigned(truth, found, probs).share.argmax() != inside[3]
+    # the four places around the middle on the level that suits the object: the prior is the same at each
+    middle = (((CENTRES - 48).abs() == 4).all(dim=1) & (STEPS == 8)).nonzero()[:, 0]
+    probs[middle[3], 0] = 0.9
+    assert assigned(truth, found, probs).share.argmax() == middle[3]
+    probs[middle[1], 1] = 0.99  # sure, but of the other class
+    assert assigned(truth, found, probs).share.argmax() == middle[3]
+    found[middle[3]] = torch.tensor([32.0, 32, 48, 64])  # half the box weighs more than a better score
+    assert assigned(truth, found, probs).share.argmax() in middle[:3]
+
+
+@pytest.mark.parametrize(("side", "stride"), [(16, 8), (32, 8), (64, 16), (120, 32)])
+def test_where_nothing_is_known_an_object_is_learnt_in_its_middle_on_the_level_that_suits_its_size(
+    side: int, stride: int
+) -> None:
+    away = torch.full((len(CENTRES), 4), 1000.0) + torch.tensor([0.0, 0.0, 5.0, 5.0])
+    box = np.array([[52 - side / 2, 44 - side / 2, 52 + side / 2, 44 + side / 2]], np.float32)
+    best = assigned(box, away).share.argmax()
+    assert STEPS[best] == stride
+    assert (CENTRES[best] - torch.tensor([52, 44])).abs().max() <= stride / 2
 
 
 def test_objects_that_overlap_each_keep_their_best_place() -> None:
@@ -212,7 +223,7 @@ def test_the_loss_is_finite_with_and_without_objects(tmp_path: Path, colours: li
 
 
 @pytest.mark.parametrize(
-    ("side", "finest", "expected"), [(40, 8, 256), (80, 8, 160), (40, 16, 512), (10, 8, 640), (400, 8, 160)]
+    ("side", "finest", "expected"), [(40, 8, 256), (80, 8, 160), (40, 4, 256), (10, 8, 640), (400, 8, 160)]
 )
 def test_images_are_as_large_as_the_class_of_smallest_boxes_needs(side: int, finest: int, expected: int) -> None:
     """Boxes of one class are large, those of the other have the side, in an image of 640×480."""

@@ -98,11 +98,11 @@ class BoxObjective:
         logits, boxes, quality = net(images)
         total: torch.Tensor = logits.new_zeros(())
         grids = [(images.shape[2] // stride, images.shape[3] // stride) for stride in self._strides]
-        centres, _ = places(grids, self._strides, self._device)
+        centres, strides = places(grids, self._strides, self._device)
         probs, target, focus = torch.sigmoid(logits.detach()), torch.zeros_like(logits), torch.ones_like(logits[..., 0])
         for i, (xyxy, class_index, negatives) in enumerate(self._to_device(batch)):
             focus[i] = self._focus(centres, negatives)
-            owner, share = assign(probs[i], boxes[i].detach(), centres, self._strides[0], xyxy, class_index)
+            owner, share = assign(probs[i], boxes[i].detach(), centres, strides, xyxy, class_index)
             place = share.nonzero()[:, 0]
             found, share = owner[place], share[place]
             target[i, place, class_index[found]] = share

@@ -82,7 +82,7 @@ class PyramidDetector(nn.Module):
     """
 
     def __init__(
-        self, classes: int, width: int, depth: int, finest: int = 8, dropout: float = 0.0, conv: Conv = STANDARD
+        self, classes: int, width: int, depth: int, finest: int = 4, dropout: float = 0.0, conv: Conv = STANDARD
     ) -> None:
         super().__init__()
         self.strides = STRIDES[STRIDES.index(finest) :]
