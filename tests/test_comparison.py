@@ -32,7 +32,14 @@ def curve(value: Any, cost: Any = None, arm: str = "a", role: str = "strategy") 
 
 def frame_of(*arms: Curves, full: list[float] | None = None) -> pd.DataFrame:
     rows = [
-        {"arm": one.arm, "role": one.role, "seed": seed, "round": r, "images": one.cost[at, r], "value": one.value[at, r]}
+        {
+            "arm": one.arm,
+            "role": one.role,
+            "seed": seed,
+            "round": r,
+            "images": one.cost[at, r],
+            "value": one.value[at, r],
+        }
         for one in arms
         for at, seed in enumerate(one.seeds)
         for r in range(one.value.shape[1])

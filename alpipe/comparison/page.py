@@ -15,8 +15,10 @@ AXIS_NAMES = {"images": "images", "boxes": "objects", "seconds": "seconds of lab
 def page(title: str, summary: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str:
     """The whole page; ``pictures`` are PNGs by axis. Everything from outside is escaped."""
     encoded = {axis: base64.b64encode(png).decode() for axis, png in pictures.items()}
-    return _environment().get_template("summary.html").render(
-        title=title, summary=summary, pictures=encoded, axis_names=AXIS_NAMES
+    return (
+        _environment()
+        .get_template("summary.html")
+        .render(title=title, summary=summary, pictures=encoded, axis_names=AXIS_NAMES)
     )
 
 

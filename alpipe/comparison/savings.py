@@ -116,8 +116,7 @@ def labels_saved(
     if count > 1:
         rng = np.random.default_rng(seed)
         drawn = [
-            _savings(baseline, other, reference, rows, shares)
-            for rows in rng.integers(0, count, (resamples, count))
+            _savings(baseline, other, reference, rows, shares) for rows in rng.integers(0, count, (resamples, count))
         ]
     found = []
     for at, share in enumerate(shares):
@@ -132,7 +131,11 @@ def labels_saved(
 
 
 def _savings(
-    baseline: Curves, other: Curves, reference: Floats, rows: np.ndarray, shares: Sequence[float]  # type: ignore[type-arg]
+    baseline: Curves,
+    other: Curves,
+    reference: Floats,
+    rows: np.ndarray,
+    shares: Sequence[float],  # type: ignore[type-arg]
 ) -> list[Saving]:
     means = [(c.cost[rows].mean(axis=0), monotone(c.value[rows].mean(axis=0))) for c in (baseline, other)]
     targets = [share * float(reference[rows].mean()) for share in shares]

@@ -154,7 +154,9 @@ def _common_seeds(some: Sequence[Curves]) -> tuple[int, ...]:
     return tuple(seed for seed in some[0].seeds if all(seed in one.seeds for one in some))
 
 
-def _notes(some: list[Curves], full: dict[str, dict[int, float]], left_out: list[str], frame: pd.DataFrame) -> list[str]:
+def _notes(
+    some: list[Curves], full: dict[str, dict[int, float]], left_out: list[str], frame: pd.DataFrame
+) -> list[str]:
     notes = []
     seeds = min(len(one.seeds) for one in some)
     if seeds == 1:

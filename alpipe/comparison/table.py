@@ -53,7 +53,9 @@ def write(frame: pd.DataFrame, path: Path) -> None:
 def read(path: Path) -> pd.DataFrame:
     """The table in a file. Raises DataError where it is missing, lacks columns, or holds what is no number."""
     try:
-        frame = pd.read_csv(path, dtype={"arm": str, "learner": str, "test": str, "versions": str}, keep_default_na=False)
+        frame = pd.read_csv(
+            path, dtype={"arm": str, "learner": str, "test": str, "versions": str}, keep_default_na=False
+        )
     except FileNotFoundError as error:
         raise DataError(f"{path}: there is no such table; `alpipe bench` writes it") from error
     except (OSError, ValueError) as error:
@@ -108,7 +110,9 @@ def curves(frame: pd.DataFrame, metric: str, axis: str) -> list[Curves]:
         by_seed = {int(str(seed)): some.sort_values("round") for seed, some in mine.groupby("seed")}
         whole = {seed: some for seed, some in by_seed.items() if list(some["round"]) == list(rounds)}
         if whole:
-            cost, value = (np.stack([some[name].to_numpy(float) for some in whole.values()]) for name in (axis, "value"))
+            cost, value = (
+                np.stack([some[name].to_numpy(float) for some in whole.values()]) for name in (axis, "value")
+            )
             first = mine.iloc[0]
             found.append(Curves(arm, str(first["role"]), str(first["learner"]), tuple(whole), cost, value))
     return found
@@ -127,4 +131,6 @@ def incomplete(frame: pd.DataFrame, metric: str) -> list[str]:
     wanted = last_round(frame) + 1
     rows = frame[(frame["metric"] == metric) & (frame["role"] != "ceiling")]
     counts = rows.groupby(["arm", "seed"], sort=False)["round"].nunique()
-    return [f"{arm}, seed {seed}: {count} of {wanted} rounds" for (arm, seed), count in counts.items() if count < wanted]
+    return [
+        f"{arm}, seed {seed}: {count} of {wanted} rounds" for (arm, seed), count in counts.items() if count < wanted
+    ]
