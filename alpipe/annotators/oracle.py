@@ -62,6 +62,7 @@ class OracleAnnotator:
             if truth is not None:
                 shown = None if request.suggestion is None else request.suggestion.labels
                 noted[request.item.key] = effort(truth, shown)
+        self._file.parent.mkdir(parents=True, exist_ok=True)
         temporary = self._file.with_name(f".{SHOWN}.new")
         temporary.write_text(json.dumps(noted), encoding="utf-8")
         temporary.replace(self._file)

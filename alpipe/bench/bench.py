@@ -117,7 +117,7 @@ def _check_room(plan: Plan, facts: SetFacts) -> None:
 
 
 def _settle(folder: Path, plan: Plan, facts: SetFacts, threads: int) -> int:
-    """What cannot change from run to run of a folder; returns the threads of a trial, which the first run decides, since
+    """What cannot change from run to run of a folder; returns the threads of a trial, which the first run decides:
     sums are rounded otherwise with another number.
     """
     now = {"start": plan.start, "batch": plan.batch, "test_hash": facts.test_hash}

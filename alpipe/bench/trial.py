@@ -167,7 +167,7 @@ def _begin(job: Job, config: Config) -> None:
     (temporary / PRIVATE).mkdir(mode=0o700, parents=True)
     _copy_store(job.source / PRIVATE / "pool.db", temporary / PRIVATE / "pool.db")
     for name in SHARED:
-        for folder in filter(None, (job.source, job.needs)):
+        for folder in {job.source, job.needs or job.source}:
             if (made := folder / PRIVATE / name).is_dir():
                 shutil.copytree(made, temporary / PRIVATE / name, copy_function=_link, dirs_exist_ok=True)
     (temporary / configuration.FILE).write_text(configuration.text(config), encoding="utf-8")

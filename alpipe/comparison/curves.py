@@ -21,9 +21,9 @@ def budgets(all_curves: Sequence[Curves]) -> Floats:
     """
     first = all_curves[0].cost[0]
     if all((c.cost == first).all() for c in all_curves):
-        return first[1:]
+        return np.asarray(first[1:], np.float64)
     low, high = common_range(all_curves)
-    return np.linspace(low, high, len(first))[1:] if high > low else np.zeros(0)
+    return np.asarray(np.linspace(low, high, len(first))[1:] if high > low else [], np.float64)
 
 
 def at(curves: Curves, costs: Floats) -> Floats:

@@ -29,7 +29,7 @@ def picture(frame: pd.DataFrame, metric: str, axis: str) -> bytes:
         for number, one in enumerate(curve for curve in some if curve.learner == learner):
             _draw(panel, one, f"C{number % 10}")
         if learner in full:
-            panel.axhline(np.mean([*full[learner].values()]), color="0.4", linestyle=":", label="all labels")
+            panel.axhline(float(np.mean([*full[learner].values()])), color="0.4", linestyle=":", label="all labels")
         panel.set(title=_literal(learner), xlabel=LABELS[axis], ylabel=_literal(metric))
         panel.grid(alpha=0.25)
         panel.legend(fontsize="small")

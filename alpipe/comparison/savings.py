@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from sklearn.isotonic import isotonic_regression
 
 from alpipe.comparison.table import Curves, Floats
@@ -134,8 +135,8 @@ def _savings(
     baseline: Curves,
     other: Curves,
     reference: Floats,
-    rows: np.ndarray,
-    shares: Sequence[float],  # type: ignore[type-arg]
+    rows: npt.NDArray[np.int64],
+    shares: Sequence[float],
 ) -> list[Saving]:
     means = [(c.cost[rows].mean(axis=0), monotone(c.value[rows].mean(axis=0))) for c in (baseline, other)]
     targets = [share * float(reference[rows].mean()) for share in shares]

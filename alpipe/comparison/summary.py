@@ -52,7 +52,7 @@ def _group(learner: str, by_axis: dict[str, list[Curves]], full: dict[int, float
     mine = {axis: [curve for curve in some if curve.learner == learner] for axis, some in by_axis.items()}
     return {
         "learner": learner,
-        "full": {"mean": _plain(np.mean([*full.values()])) if full else None, "seeds": len(full)},
+        "full": {"mean": _plain(float(np.mean([*full.values()]))) if full else None, "seeds": len(full)},
         "arms": [
             {
                 "arm": curve.arm,
@@ -122,26 +122,26 @@ def _penalties(some: list[Curves]) -> dict[str, Any]:
 
 
 def _saved(some: list[Curves], baseline: Curves, full: dict[int, float]) -> list[dict[str, Any]]:
-    rows = []
+    rows: list[dict[str, Any]] = []
     for one in some:
         seeds = tuple(seed for seed in one.seeds if seed in baseline.seeds and (not full or seed in full))
         if one is baseline or not seeds:
             continue
         reference = np.asarray([full[seed] for seed in seeds], np.float64) if full else None
-        for saved in savings.labels_saved(baseline.only(seeds), one.only(seeds), reference):
-            rows.append(
-                {
-                    "arm": one.arm,
-                    "seeds": len(seeds),
-                    "share": saved.share,
-                    "target": _plain(saved.target),
-                    "lsr": _plain(saved.saving.value),
-                    "state": str(saved.saving.state),
-                    "low": _plain(saved.low),
-                    "high": _plain(saved.high),
-                    "resamples": saved.states,
-                }
-            )
+        rows += [
+            {
+                "arm": one.arm,
+                "seeds": len(seeds),
+                "share": saved.share,
+                "target": _plain(saved.target),
+                "lsr": _plain(saved.saving.value),
+                "state": str(saved.saving.state),
+                "low": _plain(saved.low),
+                "high": _plain(saved.high),
+                "resamples": saved.states,
+            }
+            for saved in savings.labels_saved(baseline.only(seeds), one.only(seeds), reference)
+        ]
     return rows
 
 

@@ -131,6 +131,5 @@ def incomplete(frame: pd.DataFrame, metric: str) -> list[str]:
     wanted = last_round(frame) + 1
     rows = frame[(frame["metric"] == metric) & (frame["role"] != "ceiling")]
     counts = rows.groupby(["arm", "seed"], sort=False)["round"].nunique()
-    return [
-        f"{arm}, seed {seed}: {count} of {wanted} rounds" for (arm, seed), count in counts.items() if count < wanted
-    ]
+    short = counts[counts < wanted].reset_index()
+    return [f"{row.arm}, seed {row.seed}: {row.round} of {wanted} rounds" for row in short.itertuples()]
