@@ -253,12 +253,13 @@ def _serve(connection: Connection, threads: int) -> None:
     import torch
 
     torch.set_num_threads(threads)
+    parent = os.getppid()
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
             job: Job = connection.recv()
 
             def alive(_: Progress) -> None:
-                if os.getppid() == 1:  # the parent was killed: nobody waits for this any more
+                if os.getppid() != parent:  # it was killed: nobody waits for this any more
                     raise BrokenPipeError
 
             def trained(images: int, seconds: float) -> None:
