@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from sklearn import config_context
 from sklearn.isotonic import isotonic_regression
 
 from alpipe.comparison.table import Curves, Floats
@@ -116,9 +117,11 @@ def labels_saved(
     drawn: list[list[Saving]] = []
     if count > 1:
         rng = np.random.default_rng(seed)
-        drawn = [
-            _savings(baseline, other, reference, rows, shares) for rows in rng.integers(0, count, (resamples, count))
-        ]
+        with config_context(skip_parameter_validation=True):  # it costs more than the fits themselves
+            drawn = [
+                _savings(baseline, other, reference, rows, shares)
+                for rows in rng.integers(0, count, (resamples, count))
+            ]
     found = []
     for at, share in enumerate(shares):
         some = [one[at] for one in drawn]
