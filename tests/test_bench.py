@@ -63,6 +63,7 @@ def test_a_bench_killed_halfway_ends_with_the_same_table_as_one_that_was_not(
     monkeypatch.setattr(trial, "perform", dies)
     with pytest.raises(KeyboardInterrupt):
         bench.run(project, tmp_path / "cut", wanted, arms, jobs=1)
+    assert set(table.read(tmp_path / "cut" / "results.csv")["arm"]) == {"entropy"}  # what there is so far
     monkeypatch.setattr(trial, "perform", original)
     bench.run(project, tmp_path / "cut", wanted, arms, jobs=1)
     whole, cut = (without_clock(tmp_path / name / "results.csv") for name in ("whole", "cut"))

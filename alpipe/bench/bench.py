@@ -56,13 +56,13 @@ def run(
     todo = [job for job in planned if not trial.is_done(job)]
     tell(f"{len(planned)} trials, {len(planned) - len(todo)} of them done before; {folder}")
     share = workers.Share(jobs, threads)
-    failures = workers.run_all(todo, share, pool_size=facts.pool, tell=tell, progress=progress) if todo else []
-    rows = [row for job in planned if job.kind != "start" for row in trial.rows(job)]
-    if not rows:
+    try:
+        failures = workers.run_all(todo, share, pool_size=facts.pool, tell=tell, progress=progress) if todo else []
+    except KeyboardInterrupt:
+        _collect(folder, planned, threads)  # `--summary` then shows what there is
+        raise
+    if not _collect(folder, planned, threads):
         raise TrainingError(f"no trial came to a result; {failures[0].title}: {failures[0].reason}")
-    frame = pd.DataFrame(rows)
-    frame["versions"] = frame["versions"] + f", threads {threads}"
-    table.write(frame, folder / RESULTS)
     summary = write_summary(folder)
     if failures:
         raise TrainingError(
@@ -104,6 +104,16 @@ def plan_jobs(folder: Path, plan: Plan, arms: Sequence[Arm], facts: SetFacts) ->
                 job = replace(job, kind="full", source=source, images=-1, rounds=0, needs=needs)
             jobs[place] = job
     return [*jobs.values()]
+
+
+def _collect(folder: Path, planned: Sequence[Job], threads: int) -> bool:
+    """Writes the table of every model evaluated so far; False where there is none."""
+    rows = [row for job in planned if job.kind != "start" for row in trial.rows(job)]
+    if rows:
+        frame = pd.DataFrame(rows)
+        frame["versions"] = frame["versions"] + f", threads {threads}"
+        table.write(frame, folder / RESULTS)
+    return bool(rows)
 
 
 def _check_room(plan: Plan, facts: SetFacts) -> None:
