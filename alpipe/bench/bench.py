@@ -85,7 +85,7 @@ def write_summary(folder: Path, metric: str | None = None) -> dict[str, Any]:
 
 
 def plan_jobs(folder: Path, plan: Plan, arms: Sequence[Arm], facts: SetFacts) -> list[Job]:
-    """Every trial, those first that others need; neighbours have different seeds, so that parallel ones rarely wait."""
+    """Every trial, those first that others need; then seed by seed, so that a bench that is stopped has whole pairs."""
     jobs: dict[Path, Job] = {}
     source = folder / "set"
     for seed in range(plan.seeds):
@@ -94,8 +94,8 @@ def plan_jobs(folder: Path, plan: Plan, arms: Sequence[Arm], facts: SetFacts) ->
                 place = folder / "start" / start_folder(arm) / f"seed-{seed}"
                 job = Job("start", arm, seed, place, source, plan.start, 0, facts.test_hash)
                 jobs.setdefault(place, job)
-    for arm in sorted(arms, key=lambda arm: arm.role == "ceiling"):
-        for seed in range(plan.seeds):
+    for seed in range(plan.seeds):
+        for arm in arms:
             first = folder / "start" / start_folder(arm) / f"seed-{seed}"
             place = folder / "arms" / arm.folder / f"seed-{seed}"
             job = Job("arm", arm, seed, place, first, plan.start, plan.rounds, facts.test_hash, first)
