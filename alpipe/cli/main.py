@@ -8,7 +8,7 @@ from pathlib import Path
 import typer
 
 from alpipe import __version__
-from alpipe.cli import advance, data, demo, look, plugins, pool, servers
+from alpipe.cli import advance, bench, data, demo, look, plugins, pool, servers
 from alpipe.errors import AlpipeError
 
 EPILOG = """Examples: [bold]alpipe demo[/] shows the whole loop on built-in data ·
@@ -49,6 +49,7 @@ demo.register(app)
 data.register(app)
 advance.register(app)
 look.register(app)
+bench.register(app)
 app.add_typer(plugins.app, name="plugins")
 app.add_typer(pool.app, name="pool")
 app.add_typer(servers.studio, name="labelstudio")

@@ -1,0 +1,182 @@
+"""Everything a comparison says, as plain values, from the table alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from alpipe.comparison import curves as areas
+from alpipe.comparison import paired, savings, table
+from alpipe.comparison.table import Curves, Floats
+
+FEW_SEEDS = 5
+SMALL_TEST = 100
+
+
+def summarise(frame: pd.DataFrame, metric: str | None = None) -> dict[str, Any]:
+    """The comparison of all arms of each learner, on each axis of cost. Only JSON's values: what is not finite is None.
+
+    ``groups`` has an entry a learner; each of its ``axes`` holds ``aubc`` (with Holm's p against the strongest random
+    arm), ``penalties`` and ``saved``. ``notes`` says what a reader must know to believe it or not. Raises DataError
+    for a table that cannot be compared.
+    """
+    table.check(frame, "the table")
+    metric = metric or table.headline(frame)
+    by_axis = {axis: table.curves(frame, metric, axis) for axis in table.AXES}
+    full = table.ceilings(frame, metric)
+    learners = list(dict.fromkeys(curve.learner for curve in by_axis["images"]))
+    left_out = table.incomplete(frame, metric)
+    return {
+        "metric": metric,
+        "test": str(frame["test"].iloc[0]),
+        "versions": sorted(set(frame["versions"])),
+        "rounds": table.last_round(frame),
+        "left_out": left_out,
+        "notes": _notes(by_axis["images"], full, left_out, frame),
+        "groups": [_group(learner, by_axis, full.get(learner, {})) for learner in learners],
+    }
+
+
+def strongest_random(some: Sequence[Curves]) -> Curves | None:
+    """The random arm of the highest mean area; None where there is none."""
+    low, high = areas.common_range(some)
+    random = [one for one in some if one.role == "random"]
+    return max(random, key=lambda one: float(np.mean(areas.aubc(one, low, high))), default=None)
+
+
+def _group(learner: str, by_axis: dict[str, list[Curves]], full: dict[int, float]) -> dict[str, Any]:
+    mine = {axis: [curve for curve in some if curve.learner == learner] for axis, some in by_axis.items()}
+    return {
+        "learner": learner,
+        "full": {"mean": _plain(float(np.mean([*full.values()]))) if full else None, "seeds": len(full)},
+        "arms": [
+            {
+                "arm": curve.arm,
+                "role": curve.role,
+                "seeds": len(curve.seeds),
+                "first": _plain(curve.value[:, 0].mean()),
+                "last": _plain(curve.value[:, -1].mean()),
+                "images": _plain(curve.cost[:, -1].mean()),
+                "boxes": _plain(boxes.cost[:, -1].mean()),
+                "seconds": _plain(seconds.cost[:, -1].mean()),
+            }
+            for curve, boxes, seconds in zip(mine["images"], mine["boxes"], mine["seconds"], strict=True)
+        ],
+        "axes": {axis: _axis(some, full) for axis, some in mine.items()},
+    }
+
+
+def _axis(some: list[Curves], full: dict[int, float]) -> dict[str, Any]:
+    low, high = areas.common_range(some)
+    baseline = strongest_random(some)
+    return {
+        "range": [_plain(low), _plain(high)],
+        "random": None if baseline is None else baseline.arm,
+        "aubc": _areas(some, baseline, low, high),
+        "penalties": _penalties(some),
+        "saved": [] if baseline is None else _saved(some, baseline, full),
+    }
+
+
+def _areas(some: list[Curves], baseline: Curves | None, low: float, high: float) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    for one in some:
+        area = areas.aubc(one, low, high)
+        row: dict[str, Any] = {
+            "arm": one.arm,
+            "seeds": len(one.seeds),
+            "mean": _plain(area.mean()),
+            "half_width": _plain(areas.half_width(area)),
+            "difference": None,
+            "difference_half_width": None,
+            "p": None,
+        }
+        if baseline is not None and one is not baseline and (pair := _paired(one, baseline)) is not None:
+            mine, theirs = (areas.aubc(curve, low, high) for curve in pair)
+            row["difference"] = _plain((mine - theirs).mean())
+            row["difference_half_width"] = _plain(areas.half_width(mine - theirs))
+            row["p"] = _plain(paired.paired_t(mine, theirs)[1])
+        rows.append(row)
+    adjusted = paired.holm([np.nan if row["p"] is None else row["p"] for row in rows])
+    for row, p in zip(rows, adjusted, strict=True):
+        row["p_holm"] = _plain(p)
+    return rows
+
+
+def _penalties(some: list[Curves]) -> dict[str, Any]:
+    shared = _common_seeds(some)
+    costs = areas.budgets(some)
+    if not shared or not costs.size:
+        return {"budgets": [], "seeds": len(shared), "matrix": {}, "beaten": {}}
+    matrix = paired.penalties({one.arm: areas.at(one.only(shared), costs) for one in some})
+    return {
+        "budgets": [_plain(cost) for cost in costs],
+        "seeds": len(shared),
+        "matrix": matrix,
+        "beaten": paired.mean_losses(matrix),
+    }
+
+
+def _saved(some: list[Curves], baseline: Curves, full: dict[int, float]) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    for one in some:
+        seeds = tuple(seed for seed in one.seeds if seed in baseline.seeds and (not full or seed in full))
+        if one is baseline or not seeds:
+            continue
+        reference = np.asarray([full[seed] for seed in seeds], np.float64) if full else None
+        rows += [
+            {
+                "arm": one.arm,
+                "seeds": len(seeds),
+                "share": saved.share,
+                "target": _plain(saved.target),
+                "lsr": _plain(saved.saving.value),
+                "state": str(saved.saving.state),
+                "low": _plain(saved.low),
+                "high": _plain(saved.high),
+                "resamples": saved.states,
+            }
+            for saved in savings.labels_saved(baseline.only(seeds), one.only(seeds), reference)
+        ]
+    return rows
+
+
+def _paired(a: Curves, b: Curves) -> tuple[Curves, Curves] | None:
+    seeds = _common_seeds([a, b])
+    return (a.only(seeds), b.only(seeds)) if seeds else None
+
+
+def _common_seeds(some: Sequence[Curves]) -> tuple[int, ...]:
+    return tuple(seed for seed in some[0].seeds if all(seed in one.seeds for one in some))
+
+
+def _notes(
+    some: list[Curves], full: dict[str, dict[int, float]], left_out: list[str], frame: pd.DataFrame
+) -> list[str]:
+    notes = []
+    seeds = min(len(one.seeds) for one in some)
+    if seeds == 1:
+        notes.append("One seed: no test and no interval is possible. Differences may be chance.")
+    elif seeds < FEW_SEEDS:
+        notes.append(f"{seeds} seeds: fit for development. A claim needs 10 and a headline 20.")
+    elif seeds < 2 * FEW_SEEDS:
+        notes.append(f"{seeds} seeds: fit for development, not for a claim, which needs 10.")
+    if left_out:
+        notes.append(f"Left out, since they lack rounds: {'; '.join(left_out)}.")
+    if all(one.role != "random" for one in some):
+        notes.append("No random arm: nothing says whether choosing helps at all.")
+    elif not any("balanced" in one.arm for one in some if one.role == "random"):
+        notes.append("No random arm that knows the classes: gains over plain random alone mostly vanish beside one.")
+    if not full:
+        notes.append("No full-data model: labels saved are at shares of the strongest random arm's last result.")
+    if frame["versions"].nunique() > 1:
+        notes.append("Models were made by different versions or numbers of threads: rounding may differ between them.")
+    return notes
+
+
+def _plain(value: float | Floats | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else float(value)

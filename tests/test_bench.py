@@ -1,0 +1,290 @@
+"""The bench drives the real loop: paired, frozen, resumable, and the same table each time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from alpipe.bench import bench, plan, sets, trial, workers
+from alpipe.bench.plan import Arm
+from alpipe.bench.workers import TimeLeft
+from alpipe.comparison import table
+from alpipe.config import Config
+from alpipe.errors import ConfigError, DataError
+from alpipe.pool.store import NewItem
+from alpipe.project import Project
+from alpipe.types import Split, Task
+from tests.conftest import TINY, MakeProject, Ran
+
+TINY_PLAN = {"seeds": 2, "start": 4, "batch": 3, "rounds": 2, "arms": {"entropy": {"strategy": "entropy"}}}
+
+
+def prepared(project: Project, **more: Any) -> tuple[plan.Plan, list[Arm]]:
+    wanted = plan.parse(TINY_PLAN | more, "test")
+    return wanted, plan.arms_of(wanted, project.config)
+
+
+def without_clock(path: Path) -> pd.DataFrame:
+    return table.read(path).drop(columns=[*table.CLOCK])
+
+
+# ── end to end ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def only_plain_random(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "RANDOM", ("random",))
+
+
+@pytest.mark.usefixtures("only_plain_random")
+def test_a_bench_killed_halfway_ends_with_the_same_table_as_one_that_was_not(
+    make_project: MakeProject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = make_project(Task.CLASSIFY, images=30)
+    wanted, arms = prepared(project)
+    said: list[str] = []
+    found = bench.run(project, tmp_path / "whole", wanted, arms, jobs=1, tell=said.append)
+
+    evaluated, original = [], trial.perform
+
+    def dies(*arguments: Any) -> Any:
+        outcome = original(*arguments)
+        evaluated.append(arguments[1].step == "evaluate")
+        if sum(evaluated) == 4:  # in the middle of the first arm
+            raise KeyboardInterrupt
+        return outcome
+
+    monkeypatch.setattr(trial, "perform", dies)
+    with pytest.raises(KeyboardInterrupt):
+        bench.run(project, tmp_path / "cut", wanted, arms, jobs=1)
+    assert set(table.read(tmp_path / "cut" / "results.csv")["arm"]) == {"entropy"}  # what there is so far
+    monkeypatch.setattr(trial, "perform", original)
+    bench.run(project, tmp_path / "cut", wanted, arms, jobs=1)
+    whole, cut = (without_clock(tmp_path / name / "results.csv") for name in ("whole", "cut"))
+    pd.testing.assert_frame_equal(whole, cut, check_exact=True)
+
+    check_the_table(whole)
+    assert {path.name for path in (tmp_path / "whole").glob("*.*")} >= {
+        *("results.csv", "summary.json", "summary.html"),
+        *(f"curves-{axis}.png" for axis in table.AXES),
+    }
+    assert json.loads((tmp_path / "whole" / "summary.json").read_text()) == found
+    assert bench.write_summary(tmp_path / "whole") == found
+    assert "[8/8]" in said[-1]
+    facts = sets.facts_of(tmp_path / "whole" / "set")
+    assert all(trial.is_done(job) for job in bench.plan_jobs(tmp_path / "whole", wanted, arms, facts))
+
+
+def check_the_table(frame: pd.DataFrame) -> None:
+    main = frame[frame["metric"] == "accuracy"]
+    assert table.headline(frame) == "accuracy"
+    assert set(main["arm"]) == {"entropy", "random", plan.FULL}
+    for _, curve in main[main["role"] != "ceiling"].groupby(["arm", "seed"]):
+        assert list(curve["images"]) == [4, 7, 10]
+        assert (np.diff(curve["seconds"]) > 0).all()
+    starts = main[main["round"] == 0].set_index(["arm", "seed"])
+    for seed in (0, 1):  # the same first model for all arms of a seed
+        assert starts.loc[("entropy", seed), "value"] == starts.loc[("random", seed), "value"]
+    assert set(main.loc[main["role"] == "ceiling", "images"]) == {24}
+    assert starts.loc[("entropy", 0), "seconds"] == 4 * (1.5 + 7.0)  # nothing was proposed for the start
+    assert frame["test"].nunique() == 1
+
+
+@pytest.mark.slow
+def test_parallel_trials_give_the_same_table_as_one_after_the_other(
+    alpipe: Callable[..., Ran], make_project: MakeProject, tmp_path: Path
+) -> None:
+    project = make_project(Task.CLASSIFY, images=20)
+    arguments = ("-C", project.root, "bench", "--strategies", "margin", "--seeds", "1", "--start", "4", "--batch", "3")
+    for jobs in (1, 2):
+        ran = alpipe(*arguments, "--rounds", 1, "--no-full", "--jobs", jobs, "--out", tmp_path / str(jobs), "--json")
+        assert ran.status == 0, ran.err
+        assert json.loads(ran.out)["rounds"] == 1
+    one, two = (without_clock(tmp_path / name / "results.csv") for name in ("1", "2"))
+    pd.testing.assert_frame_equal(one, two, check_exact=True)
+
+
+@pytest.mark.usefixtures("only_plain_random")
+def test_a_trial_that_fails_is_said_and_does_not_stop_the_others(
+    make_project: MakeProject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = make_project(Task.CLASSIFY, images=20)
+    wanted, arms = prepared(project, seeds=1, rounds=1, full=False)
+    original = trial.run
+
+    def fails(job: trial.Job, *arguments: Any) -> None:
+        if job.arm.name == "entropy" and job.kind == "arm":
+            raise DataError("the disk is full")
+        original(job, *arguments)
+
+    monkeypatch.setattr(trial, "run", fails)
+    with pytest.raises(Exception, match=r"1 of 3 trials failed.*entropy, seed 0: the disk is full"):
+        bench.run(project, tmp_path / "out", wanted, arms, jobs=1)
+    assert set(table.read(tmp_path / "out" / "results.csv")["arm"]) == {"random"}
+
+
+# ── the plan ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def config(make_project: MakeProject) -> Config:
+    return make_project(Task.CLASSIFY, images=10).config
+
+
+def test_random_and_the_ceiling_are_added_for_each_way_of_training(config: Config) -> None:
+    longer = TINY[Task.CLASSIFY] | {"steps": 9}
+    arms = plan.arms_of(
+        plan.parse(
+            {"arms": {"entropy": {"strategy": "entropy"}, "longer": {"strategy": "entropy", "learner": longer}}}, ""
+        ),
+        config,
+    )
+    assert {arm.learner for arm in arms} == {"cnn (steps=4)", "cnn (steps=9)"}
+    for learner in ("cnn (steps=4)", "cnn (steps=9)"):
+        roles = [arm.role for arm in arms if arm.learner == learner]
+        assert roles.count("strategy") == roles.count("ceiling") == 1
+        assert roles.count("random") >= 1
+    assert len({plan.start_folder(arm) for arm in arms}) == 2
+
+
+def test_a_random_arm_that_is_named_is_not_added_again(config: Config) -> None:
+    arms = plan.arms_of(plan.parse({"arms": {"chance": {"strategy": "random"}}, "full": False}, ""), config)
+    assert [arm.name for arm in arms if arm.values["strategy"]["name"] == "random"] == ["chance"]
+    assert arms[0].role == "random"
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"arms": {"a": {"strategy": "entropi"}}}, "did you mean entropy"),
+        ({"arms": {"a": {"strategy": "entropy", "seed": 3}}}, "seed is the same for every arm"),
+        ({"arms": {"a": "entropy"}}, "arm"),
+        ({"arms": {"a": {"strategy": "entropy"}, "b": {"strategy": "entropy"}}}, "are the same"),
+        ({"arms": {"a": {"strategy": "disagreement"}}}, "compares the members"),
+        ({"random": False}, "no arm"),
+        ({"seed": 3}, "did you mean 'seeds'"),
+        ({"rounds": 0}, "rounds"),
+        ({"settings": {"batch": 3}}, "batch is the same"),
+        ({"arms": {"random": {"strategy": "entropy"}}}, "choose another"),
+    ],
+)
+def test_faults_of_a_plan_are_named_before_anything_starts(config: Config, values: dict[str, Any], said: str) -> None:
+    with pytest.raises(Exception, match=said):
+        plan.arms_of(plan.parse(values, "arms.yaml"), config)
+
+
+def test_names_of_arms_cannot_leave_their_folder_or_meet_in_one() -> None:
+    assert plan.slug("entropy") == "entropy"
+    names = ["../../etc", "a/b", "a b", "a:b", "…"]
+    slugs = [plan.slug(name) for name in names]
+    assert len(set(slugs)) == len(names)
+    assert all("/" not in slug and not slug.startswith(".") for slug in slugs)
+
+
+# ── the set ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_no_group_and_no_near_duplicate_is_on_both_sides_of_the_test(make_project: MakeProject, tmp_path: Path) -> None:
+    project = make_project(Task.CLASSIFY, images=30)
+    items = project.store.items.list()
+    with project.store.database.write() as connection:
+        for at, item in enumerate(items):
+            connection.exec_driver_sql("UPDATE items SET group_name = ? WHERE key = ?", (f"person {at // 3}", item.key))
+    groups = {item.key: at // 3 for at, item in enumerate(items)}
+    alike = [items[2].key, items[3].key]  # ties the first two people together
+    _, arms = prepared(project)
+    facts = sets.make(project, tmp_path / "set", arms[0].config(0), test_share=0.4, alike=lambda _: [alike])
+    with Project.open(tmp_path / "set") as made:
+        test, pool = (
+            {groups[i.key] for i in made.store.items.list(split=side)} for side in (Split.HOLDOUT, Split.POOL)
+        )
+    assert test
+    assert pool
+    assert not test & pool
+    assert (0 in test) == (1 in test)
+    assert facts.test + facts.pool == 30
+
+
+def test_pool_images_of_a_group_in_the_holdout_are_left_out_and_counted(
+    make_project: MakeProject, tmp_path: Path
+) -> None:
+    project = make_project(Task.CLASSIFY, images=20)
+    mine = [project.store.items.list(split=side)[0].key for side in Split]
+    with project.store.database.write() as connection:
+        for key in mine:
+            connection.exec_driver_sql("UPDATE items SET group_name = 'both' WHERE key = ?", (key,))
+    entered = NewItem("f" * 20, "/nowhere.png", 8, 8)
+    project.store.items.add([entered])
+    _, arms = prepared(project)
+    facts = sets.make(project, tmp_path / "set", arms[0].config(0), test_share=None, alike=None)
+    assert (facts.test, facts.pool, facts.beside_test, facts.unlabelled) == (4, 15, 1, 1)
+    assert sets.make(project, tmp_path / "set", arms[0].config(0), test_share=0.9, alike=None) == facts  # frozen
+
+
+def test_a_project_without_holdout_is_told_what_to_say(make_project: MakeProject, tmp_path: Path) -> None:
+    project = make_project(Task.CLASSIFY, images=10)
+    with project.store.database.write() as connection:
+        connection.exec_driver_sql("UPDATE items SET split = 'pool'")
+    wanted, arms = prepared(project)
+    with pytest.raises(DataError, match="--test-share"):
+        bench.run(project, tmp_path / "out", wanted, arms, jobs=1)
+
+
+def test_a_budget_beyond_the_pool_and_a_changed_start_are_refused(make_project: MakeProject, tmp_path: Path) -> None:
+    project = make_project(Task.CLASSIFY, images=10)
+    wanted, arms = prepared(project, rounds=9)
+    with pytest.raises(DataError, match="at most 1 rounds fit"):
+        bench.run(project, tmp_path / "out", wanted, arms, jobs=1)
+    facts = sets.facts_of(tmp_path / "out" / "set")
+    bench._settle(tmp_path / "out", wanted, facts, 1)
+    other, _ = prepared(project, start=5)
+    with pytest.raises(ConfigError, match=r"start 4 \(now 5\)"):
+        bench._settle(tmp_path / "out", other, facts, 1)
+    assert bench._settle(tmp_path / "out", wanted, facts, 2) == 1  # the first run's threads
+
+
+# ── time, and the command ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_time_left_follows_a_line_through_what_was_measured() -> None:
+    left = TimeLeft([10, 20, 30, 30], workers=1)
+    assert left.estimate() is None
+    left.add(10, 5.0)
+    assert left.estimate() == pytest.approx(15.0)
+    left.add(20, 10.0)
+    assert left.estimate() == pytest.approx(30.0)
+    assert TimeLeft([30, 30], 2, [10, 20], [5.0, 10.0]).estimate() == pytest.approx(15.0)
+
+
+def test_threads_are_an_equal_share_of_the_cores_unless_they_are_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "cores", lambda: 8)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert [workers.threads_each(jobs) for jobs in (1, 2, 3, 20)] == [8, 4, 2, 1]
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert workers.threads_each(2) == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--strategies", "entropy", "--seconds", "1,2"), "three numbers"),
+        (("--task", "detect"), "go with --data"),
+        (("--test-share", "2"), "no share"),
+        (("--data", "/nowhere"), "needs --format"),
+        (("--summary", "/nowhere"), "there is no such table"),
+        (("--arms", "/nowhere.yaml"), "cannot be read"),
+    ],
+)
+def test_what_the_command_cannot_do_it_says_in_one_line(
+    alpipe: Callable[..., Ran], make_project: MakeProject, arguments: tuple[str, ...], said: str
+) -> None:
+    ran = alpipe("-C", make_project(Task.CLASSIFY, images=10).root, "bench", *arguments)
+    assert ran.status == 1
+    assert said in ran.err
+    assert len(ran.err.splitlines()) == 1
