@@ -360,7 +360,7 @@ def test_the_answers_of_a_deleted_task_are_withdrawn_and_the_item_can_be_asked_a
 
 @pytest.mark.parametrize(
     ("strange", "reason"),
-    [(box(label="unicorn"), "unknown label 'unicorn'"), (box(type="ellipselabels"), "kind 'ellipselabels'")],
+    [(box(label="unicorn"), "unknown label 'unicorn'"), (box(type="keypointlabels"), "'keypointlabels' is no")],
 )
 def test_an_answer_that_cannot_be_understood_is_refused_and_kept(
     make: Make, api: httpx.Client, strange: Region, reason: str

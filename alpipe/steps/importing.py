@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from alpipe import boxes as arithmetic
 from alpipe import plugins
 from alpipe.errors import DataError
 from alpipe.plugins import Kind
@@ -197,7 +198,7 @@ def _fit_boxes(
     if faults and not keep:
         return None, faults, 0
     moved = int((np.abs(clipped[keep] - boxes.xyxy[keep]) > 1.0).any(axis=1).sum()) if keep else 0
-    return Boxes(clipped[keep], tuple(boxes.names[at] for at in keep)), faults, moved
+    return arithmetic.pick(boxes, keep, clipped[keep]), faults, moved
 
 
 def _fit_masks(

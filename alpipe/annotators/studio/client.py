@@ -140,6 +140,19 @@ class Studio:
         with self._stated(f"changing project {number}"):
             self._sdk.projects.update(id=number, **changes)
 
+    def label_uses(self, number: int) -> dict[str, int]:
+        """In how many answers of the project each label stands, drafts too."""
+        with self._stated(f"reading which labels of project {number} are in use"):
+            answer = self._http.get(f"{self.url}/api/projects/{number}/summary/", headers=self._authorization())
+            if answer.is_error:
+                raise ApiError(status_code=answer.status_code, body=answer.text)
+            uses: dict[str, int] = {}
+            for part in ("created_labels", "created_labels_drafts"):
+                for counts in (answer.json().get(part) or {}).values():
+                    for label, count in counts.items():
+                        uses[label] = uses.get(label, 0) + int(count)
+            return uses
+
     def ensure_storage(self, number: int, folder: Path) -> None:
         """Lets the project show the files of a folder. The storage is never synchronised."""
         with self._stated("giving the project access to its images"):

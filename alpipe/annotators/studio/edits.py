@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from alpipe import boxes
-from alpipe.annotators.studio import brush, regions
+from alpipe.annotators.studio import regions
 from alpipe.annotators.studio.config import Control
 from alpipe.annotators.studio.regions import Region
+from alpipe.shapes import brush
 from alpipe.types import Boxes, Item, Labels, Masks, Task
 
 SAME_OBJECT = 0.3
@@ -82,7 +83,7 @@ def _merge(
 
 
 def _label(region: Region, control: Control) -> Any:
-    return region["value"].get("choices" if control.task is Task.CLASSIFY else control.region_type)
+    return region["value"].get(control.region_type)
 
 
 def _pair_boxes(proposed: Boxes, truth: Boxes) -> list[tuple[int, int]]:
@@ -120,4 +121,4 @@ def _mask_iou(a: Region, b: Region, item: Item) -> float:
 
 
 def _pixels(region: Region, item: Item) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    return brush.decode(region["value"]["rle"], item.height, item.width)
+    return brush.decode(region["value"]["rle"], item.width, item.height) > 0
