@@ -156,6 +156,8 @@ def _read_annotation(
 
 def _part(entry: Any, task: Task, image: Path) -> Part:
     width, height = drawn.stated_size(entry) or displayed_size(image)
+    if task is Task.SEGMENT and (width, height) != (real := displayed_size(image)):
+        raise DataError(f"the region is for {width}×{height} pixels, but the image has {real[0]}×{real[1]}")
     if isinstance(entry, dict) and isinstance(entry.get("value"), dict) and "rle" in entry["value"]:
         width, height = displayed_size(image)  # of the file, since whoever wrote the JSON could claim any size
     part = drawn.part(entry, task, width, height)

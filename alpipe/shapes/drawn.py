@@ -31,6 +31,9 @@ KINDS = {
 _FAR = 1000.0
 """Percent: nobody draws further outside of an image."""
 
+_LEAST = 1e-3
+"""Pixels: what is thinner is no ellipse."""
+
 
 def part(region: Any, task: Task, width: int, height: int) -> Part:
     """The region's label and shape in an image of width × height pixels as displayed.
@@ -61,9 +64,8 @@ def stated_size(region: Any) -> tuple[int, int] | None:
     if not isinstance(region, dict):
         return None
     width, height = region.get("original_width"), region.get("original_height")
-    if isinstance(width, int) and isinstance(height, int) and width > 0 and height > 0:
-        return width, height
-    return None
+    whole = type(width) is int and type(height) is int  # a bool is an int as well
+    return (width, height) if whole and width > 0 and height > 0 else None
 
 
 def rectangles(labels: Boxes, width: int, height: int) -> Iterator[tuple[str, dict[str, float]]]:
@@ -120,9 +122,9 @@ def _polygon(value: dict[str, Any], task: Task, width: int, height: int) -> Box 
 
 def _ellipse(value: dict[str, Any], task: Task, width: int, height: int) -> Box | Rle:
     x, y, rx, ry = (_percent(value.get(key), key) for key in ("x", "y", "radiusX", "radiusY"))
-    if rx <= 0 or ry <= 0:
-        raise DataError(f"an ellipse with the radii {rx:g} % and {ry:g} % has no area")
     centre, radii = (x * width / 100, y * height / 100), (rx * width / 100, ry * height / 100)
+    if min(radii) < _LEAST:
+        raise DataError(f"an ellipse with the radii {rx:g} % and {ry:g} % has no area")
     degrees = _degrees(value)
     if task is Task.DETECT:
         return outlines.around_ellipse(centre, radii, degrees)

@@ -290,10 +290,11 @@ class Studio:
     def _refusal(self, doing: str, error: ApiError) -> str:
         match error.status_code:
             case 401:
-                return f"{self.url} refuses the token: check LABEL_STUDIO_API_KEY, or run 'alpipe labelstudio up'"
+                why = " (it has expired)" if "expired" in str(error.body) else ""
+                return f"{self.url} refuses the token{why}: check LABEL_STUDIO_API_KEY, or run 'alpipe labelstudio up'"
             case 403:
                 return f"{self.url} does not permit {doing}: use the token of an account that may"
-            case 404:
+            case 404 | 405 | 501:
                 return f"{self.url} has nothing there while {doing}; was it deleted, or is this no Label Studio server?"
             case status:
                 return f"{self.url} answered {status} while {doing}: {_detail(error.body)}"
