@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -122,8 +123,17 @@ def import_labels(
     )
 
 
-def export_labels(project: Project, format_name: str, path: Path) -> int:
-    """Writes what is labelled, pool and hold-out, reviewed-empty images included; returns how many images.
+class Exported(NamedTuple):
+    """What an export wrote: images, and how many boxes that people turned stand there as the upright ones around them,
+    since the format has no rotation.
+    """
+
+    images: int
+    turned: int
+
+
+def export_labels(project: Project, format_name: str, path: Path) -> Exported:
+    """Writes what is labelled, pool and hold-out, reviewed-empty images included.
 
     Raises DataError where nothing is labelled yet or the folder holds something.
     """
@@ -132,7 +142,9 @@ def export_labels(project: Project, format_name: str, path: Path) -> int:
     if not examples:
         raise DataError("nothing is labelled yet: there is nothing to export")
     count: int = plugin.write(examples, path, project.config.task, project.classes)
-    return count
+    boxes = [example.labels for example in examples if isinstance(example.labels, Boxes)]
+    turned = 0 if getattr(plugin, "KEEPS_ROTATION", False) else sum(int(found.rotated.sum()) for found in boxes)
+    return Exported(count, turned)
 
 
 def ingest_share(project: Project) -> float:
