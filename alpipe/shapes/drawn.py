@@ -16,7 +16,7 @@ from alpipe import boxes, rle
 from alpipe.errors import DataError
 from alpipe.shapes import brush, outlines
 from alpipe.shapes.parts import Box, Part, box, number
-from alpipe.types import Boxes, Rle, Task
+from alpipe.types import Boxes, FloatArray, Rle, Task
 
 CHOICES, RECTANGLE, ELLIPSE = "choices", "rectanglelabels", "ellipselabels"
 POLYGON, BRUSH, ANY = "polygonlabels", "brushlabels", "labels"
@@ -72,11 +72,25 @@ def rectangles(labels: Boxes, width: int, height: int) -> Iterator[tuple[str, di
     """The other way: each box's label and the sides of its rectangle in percent, as they are; none is cut."""
     turned = labels.rotated
     for at, (name, (x1, y1, x2, y2)) in enumerate(zip(labels.names, labels.xyxy.tolist(), strict=True)):
-        x, y, w, h, degrees = x1, y1, x2 - x1, y2 - y1, 0.0
         if labels.corners is not None and turned[at]:
-            x, y, w, h, degrees = boxes.sides(labels.corners[at])
-        sides = {"x": x * 100 / width, "y": y * 100 / height, "width": w * 100 / width, "height": h * 100 / height}
-        yield name, sides | {"rotation": degrees}
+            yield name, _turned_sides(labels.corners[at], width, height)
+        else:
+            yield name, _sides((x1, y1, x2 - x1, y2 - y1, 0.0), width, height)
+
+
+def _turned_sides(corners: FloatArray, width: int, height: int) -> dict[str, float]:
+    """Told from the first corner from which all numbers lie within 0 and 100, as Label Studio wants them: a box over
+    the edge has others.
+    """
+    ways = [_sides(boxes.sides(np.roll(corners, -first, axis=0)), width, height) for first in range(4)]
+    fitting = [way for way in ways if all(0 <= way[key] <= 100 for key in ("x", "y", "width", "height"))]
+    return (fitting or ways)[0]
+
+
+def _sides(box_: tuple[float, float, float, float, float], width: int, height: int) -> dict[str, float]:
+    x, y, w, h, degrees = box_
+    sides = {"x": x * 100 / width, "y": y * 100 / height, "width": w * 100 / width, "height": h * 100 / height}
+    return sides | {"rotation": degrees}
 
 
 def _kind(region: Any, task: Task) -> tuple[str, dict[str, Any]]:
