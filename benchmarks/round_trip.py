@@ -81,7 +81,7 @@ def travel(
         context = AnnotatorContext(
             "round trip", task, classes, Path(scratch), lambda _: None, list, lambda key: by_key[key].item
         )
-        annotator = labelstudio.build(labelstudio.Options(home=home.home, **options), context)
+        annotator = labelstudio.build(labelstudio.Options(home=home.home, batch=5, **options), context)
         annotator.push(
             [
                 LabelRequest(e.item, 1, "benchmark", 0.5, Suggestion(e.labels, (0.9,) * 999, "truth"))
@@ -134,6 +134,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="the folder of the real data sets")
     parser.add_argument("--images", type=int, default=25, help="of each set, at random")
+    parser.add_argument("--only", default="", help="sets whose title begins so")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--home", type=Path, help="of a local server to use; default: one of its own, stopped again")
     arguments = parser.parse_args()
@@ -141,6 +142,8 @@ def main() -> None:
         home = server.up(arguments.home or Path(scratch) / "labelstudio", timeout=400)
         try:
             for title, (name, folder, request, options) in KINDS.items():
+                if not title.startswith(arguments.only):
+                    continue
                 rng, begun = np.random.default_rng(arguments.seed), time.monotonic()
                 sent = list(examples(name, arguments.data / folder, request, arguments.images, arguments.seed))
                 if options.get("rotate"):

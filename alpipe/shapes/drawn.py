@@ -95,14 +95,14 @@ def _sides(box_: tuple[float, float, float, float, float], width: int, height: i
 
 def _kind(region: Any, task: Task) -> tuple[str, dict[str, Any]]:
     kind = region.get("type") if isinstance(region, dict) else None
-    if not isinstance(region, dict) or not isinstance(value := region.get("value"), dict):
-        raise DataError(f"a region of type {str(kind)[:40]!r} has no value")
     if kind == RECTANGLE and task is Task.SEGMENT:
         raise DataError("a rectangle is no outline, which segmentation needs")
-    if kind not in KINDS[task]:
+    if isinstance(kind, str) and kind not in KINDS[task]:
         what = "class of an image" if task is Task.CLASSIFY else "rectangle, ellipse, polygon or brush stroke"
-        raise DataError(f"a region of type {str(kind)[:40]!r} is no {what}")
-    return str(kind), value
+        raise DataError(f"a region of type {kind[:40]!r} is no {what}")
+    if not isinstance(region, dict) or not isinstance(kind, str) or not isinstance(value := region.get("value"), dict):
+        raise DataError(f"a region of type {str(kind)[:40]!r} has no value")
+    return kind, value
 
 
 def _label(value: dict[str, Any], kind: str) -> str:
