@@ -125,7 +125,6 @@ def test_labelstudio_exports_have_no_images(name: str, tasks: int, task: Task) -
         ("data_keypoints", "image1.jpg", (216, 174), Task.DETECT, {"person": 1}, 8),
         ("data", "image1", (2800, 2800), Task.DETECT, {"parasites": 1, "white": 1}, 2),
         ("data_obb", "image1", (597, 768), Task.DETECT, {"Butterfly": 23}, 2),
-        ("data_polygons", "image2", (100, 100), Task.SEGMENT, {"Airplane": 1}, 0),
     ],
 )
 def test_labelstudio_exports_with_images_put_beside_them(

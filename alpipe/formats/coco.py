@@ -200,8 +200,9 @@ def _read_image(
 
 def _size(entry: dict[str, Any]) -> tuple[int, int] | None:
     width, height = entry.get("width"), entry.get("height")
-    whole = type(width) is int and type(height) is int  # a bool is an int as well
-    return (width, height) if whole and width > 0 and height > 0 else None
+    if type(width) is int and type(height) is int and width > 0 and height > 0:  # a bool is an int, but of no type int
+        return width, height
+    return None
 
 
 def _part(entry: dict[str, Any], names: dict[Any, str], task: Task, size: tuple[int, int] | None) -> Part:

@@ -64,8 +64,9 @@ def stated_size(region: Any) -> tuple[int, int] | None:
     if not isinstance(region, dict):
         return None
     width, height = region.get("original_width"), region.get("original_height")
-    whole = type(width) is int and type(height) is int  # a bool is an int as well
-    return (width, height) if whole and width > 0 and height > 0 else None
+    if type(width) is int and type(height) is int and width > 0 and height > 0:  # a bool is an int, but of no type int
+        return width, height
+    return None
 
 
 def rectangles(labels: Boxes, width: int, height: int) -> Iterator[tuple[str, dict[str, float]]]:
