@@ -173,3 +173,15 @@ def export_folder(factory: pytest.TempPathFactory) -> Path:
         _folders.append(factory.mktemp("export"))
         Image.new("RGB", (WIDTH, HEIGHT)).save(_folders[0] / "a.png")
     return _folders[0]
+
+
+def test_an_ellipse_thinner_than_any_pixel_is_refused() -> None:
+    thin = copy.deepcopy(ELLIPSE)
+    thin["value"]["radiusX"] = 4.7e-160
+    with pytest.raises(DataError, match="has no area"):
+        regions.decode([thin], ITEM, CONTROLS[Task.SEGMENT], CLASSES)
+
+
+def test_a_truth_value_is_no_size_of_an_image() -> None:
+    assert drawn.stated_size(ELLIPSE) == (WIDTH, HEIGHT)
+    assert drawn.stated_size(ELLIPSE | {"original_width": True}) is None
