@@ -33,8 +33,9 @@ def to_json(labels: Labels) -> dict[str, Any]:
     match labels:
         case ImageClass(name=name):
             return {"class": name}
-        case Boxes(xyxy=xyxy, names=names):
-            return {"boxes": xyxy.tolist(), "names": list(names)}
+        case Boxes(xyxy=xyxy, names=names, corners=corners):
+            stored = {"boxes": xyxy.tolist(), "names": list(names)}
+            return stored if corners is None else stored | {"corners": corners.tolist()}
         case Masks(by_name=by_name):
             return {"masks": {name: list(encoded) for name, encoded in by_name.items()}}
 
@@ -46,7 +47,9 @@ def from_json(value: dict[str, Any]) -> Labels:
             case {"class": str(name)}:
                 return ImageClass(name)
             case {"boxes": list(boxes), "names": list(names)}:
-                return Boxes(np.asarray(boxes, np.float32).reshape(-1, 4), tuple(names))
+                turned = value.get("corners")
+                corners = None if turned is None else np.asarray(turned, np.float32)
+                return Boxes(np.asarray(boxes, np.float32).reshape(-1, 4), tuple(names), corners)
             case {"masks": dict(masks)}:
                 return Masks({name: Rle(*encoded) for name, encoded in masks.items()})
     except (TypeError, ValueError) as error:

@@ -273,7 +273,9 @@ class LabelledFile:
 
 
 class FormatPlugin(Protocol):
-    """A module in ``alpipe/formats/`` or an entry point of ``alpipe.formats``."""
+    """A module in ``alpipe/formats/`` or an entry point of ``alpipe.formats``. It may hold ``KEEPS_ROTATION``, which
+    says that boxes which people turned are written with their corners; others get the upright boxes around them.
+    """
 
     TASKS: frozenset[Task]
 

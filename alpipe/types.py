@@ -101,15 +101,25 @@ class ImageClass:
     name: str
 
 
+def corners_of(xyxy: FloatArray) -> FloatArray:
+    """(N, 4, 2) x and y of the corners of (N, 4) upright boxes, clockwise from the top left one."""
+    return np.ascontiguousarray(xyxy[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2))
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Boxes:
     """Boxes with names. ``xyxy`` is (N, 4) float32 with x1 < x2 and y1 < y2; N = 0 is a reviewed image without object.
+
+    ``corners``, (N, 4, 2) float32 of x and y, is given where people turned a box: clockwise from its own top left
+    corner. ``xyxy`` is then the upright box around it, cut at the image's edge, which learners and metrics use; of the
+    boxes beside it that are upright, ``corners`` repeats ``xyxy``. Where all are upright it is None.
 
     Raises DataError for another shape, values that are not finite, or a box without area.
     """
 
     xyxy: FloatArray
     names: tuple[str, ...]
+    corners: FloatArray | None = None
 
     def __post_init__(self) -> None:
         xyxy = np.asarray(self.xyxy, dtype=np.float32).reshape(-1, 4) if np.size(self.xyxy) == 0 else self.xyxy
@@ -122,9 +132,30 @@ class Boxes:
             at = int(np.argmax((xyxy[:, 2:] <= xyxy[:, :2]).any(axis=1)))
             raise DataError(f"box {at} has no area: {xyxy[at].tolist()}")
         object.__setattr__(self, "xyxy", xyxy)
+        object.__setattr__(self, "corners", self._checked_corners())
+
+    def _checked_corners(self) -> FloatArray | None:
+        if self.corners is None:
+            return None
+        corners = np.ascontiguousarray(self.corners, dtype=np.float32)
+        if corners.shape != (len(self.xyxy), 4, 2) or not np.isfinite(corners).all():
+            raise DataError(f"corners of shape {corners.shape} for {len(self.xyxy)} boxes: expected (N, 4, 2), finite")
+        return None if np.array_equal(corners, corners_of(self.xyxy)) else corners
+
+    @property
+    def rotated(self) -> npt.NDArray[np.bool_]:
+        """(N,) which of the boxes people turned."""
+        if self.corners is None:
+            return np.zeros(len(self.xyxy), np.bool_)
+        turned: npt.NDArray[np.bool_] = (self.corners != corners_of(self.xyxy)).any(axis=(1, 2))
+        return turned
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Boxes) and self.names == other.names and np.array_equal(self.xyxy, other.xyxy)
+        if not isinstance(other, Boxes) or self.names != other.names or not np.array_equal(self.xyxy, other.xyxy):
+            return False
+        if self.corners is None or other.corners is None:
+            return self.corners is other.corners
+        return np.array_equal(self.corners, other.corners)
 
     __hash__ = None  # type: ignore[assignment]  # arrays inside
 

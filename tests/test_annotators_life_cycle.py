@@ -148,6 +148,26 @@ def test_without_a_server_the_failure_says_how_to_get_one(tmp_path: Path, monkey
     assert "secret" not in repr(found)
 
 
+@pytest.mark.parametrize(
+    ("url", "token", "fault"),
+    [
+        ("localhost:8080", "abc", "LABEL_STUDIO_URL=localhost:8080 is no address: write it as https://"),
+        ("ftp://labels.example.org", "abc", "is no address"),
+        ("http://", "abc", "is no address"),
+        ("http://localhost:8080", "sec ret", "LABEL_STUDIO_API_KEY is no token"),
+        ("http://localhost:8080", "sec\nret", "LABEL_STUDIO_API_KEY is no token"),
+    ],
+)
+def test_an_address_or_a_token_that_cannot_be_one_is_stated_without_showing_the_token(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str, token: str, fault: str
+) -> None:
+    monkeypatch.setenv("LABEL_STUDIO_URL", url)
+    monkeypatch.setenv("LABEL_STUDIO_API_KEY", token)
+    with pytest.raises(AnnotatorError, match=fault) as refusal:
+        server.connect(tmp_path)
+    assert token not in str(refusal.value)
+
+
 def test_a_damaged_state_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "server.json").write_text("{")
     with pytest.raises(AnnotatorError, match=r"server\.json: cannot be read"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 from typing import Any
 
@@ -13,9 +12,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from alpipe import rle
-from alpipe.annotators.studio import brush, config, regions
+from alpipe.annotators.studio import config, regions
 from alpipe.annotators.studio.config import Control
-from alpipe.errors import AnnotatorError, DataError
+from alpipe.errors import DataError
+from alpipe.shapes import brush
 from alpipe.types import Boxes, ImageClass, Item, Labels, Masks, Task
 
 CLASSES = ("cat", "dog", "ünïcode \"<&>'")
@@ -87,37 +87,6 @@ def test_classes_return_identical(name: str) -> None:
     assert regions.decode(encoded, item((5, 7)), CONTROLS[Task.CLASSIFY], CLASSES) == ImageClass(name)
 
 
-@quick
-@given(hnp.arrays(np.uint8, st.tuples(st.integers(1, 30), st.integers(1, 30))))
-def test_the_brush_decodes_what_the_sdk_encodes_as_the_sdk_does(alpha: np.ndarray[Any, np.dtype[np.uint8]]) -> None:
-    from label_studio_sdk.converter.brush import decode_rle, mask2rle
-
-    code = mask2rle(alpha)  # type: ignore[no-untyped-call]
-    height, width = alpha.shape
-    reference = decode_rle(code).reshape(height, width, 4)[:, :, 3] >= brush.OPAQUE
-    np.testing.assert_array_equal(brush.decode(code, height, width), reference)
-
-
-def test_a_long_run_of_one_value_survives() -> None:
-    mask = np.zeros((700, 300), np.uint8)
-    mask[100:650] = 1
-    np.testing.assert_array_equal(brush.decode(brush.encode(mask), 700, 300), mask > 0)
-
-
-@pytest.mark.parametrize(
-    "code",
-    [[], [0], [0, 0, 0, 16], [300], ["a"], None, [1.5], [0] * 8, [[0]], brush.encode(np.eye(2, dtype=np.uint8))[:8]],
-)
-def test_a_damaged_brush_is_refused(code: Any) -> None:
-    with pytest.raises(DataError, match="brush mask"):
-        brush.decode(code, 2, 2)
-
-
-def test_a_brush_that_claims_to_be_huge_is_refused_before_it_takes_memory() -> None:
-    with pytest.raises(DataError, match="brush mask has"):
-        brush.decode([255, 255, 255, 252, *[0] * 20], 10, 10)
-
-
 def test_region_ids_stay_the_same_and_differ_between_models() -> None:
     boxes = Boxes(np.asarray([[0, 0, 2, 2], [1, 1, 3, 3]], np.float32), ("cat", "cat"))
     first, again, other = (
@@ -161,13 +130,15 @@ def test_a_box_over_the_edge_is_clipped() -> None:
         (box_region(width=0), "no area"),
         (box_region(x=120), "no area"),
         (box_region(x=float("nan")), "finite"),
-        (box_region(x="left"), "damaged"),
+        (box_region(x="left"), "x is 'left', expected a number"),
+        (box_region(x=1e9), "far outside"),
         (box_region(rectanglelabels=["cow"]), "unknown label 'cow'"),
-        (box_region(rectanglelabels=["cat", "dog"]), "exactly one label"),
-        (box_region(rectanglelabels=[]), "exactly one label"),
-        ({"id": "a", "type": "keypointlabels", "value": {}}, "kind 'keypointlabels'"),
-        ({"id": "a"}, "damaged"),
-        ("text", "damaged"),
+        (box_region(rectanglelabels=["cat", "dog"]), "expected one"),
+        (box_region(rectanglelabels=[]), "no label, expected one"),
+        ({"id": "a", "type": "keypointlabels", "value": {}}, "'keypointlabels' is no rectangle"),
+        (box_region() | {"image_rotation": 90}, "rotated by 90°"),
+        ({"id": "a"}, "has no value"),
+        ("text", "has no value"),
     ],
 )
 def test_a_region_that_cannot_be_understood_is_refused_with_the_reason(region: Any, reason: str) -> None:
@@ -177,7 +148,7 @@ def test_a_region_that_cannot_be_understood_is_refused_with_the_reason(region: A
 
 def test_two_classes_for_one_image_are_refused() -> None:
     answer = [{"type": "choices", "value": {"choices": [name]}} for name in ("cat", "dog")]
-    with pytest.raises(DataError, match="one class"):
+    with pytest.raises(DataError, match=r"several classes \(cat, dog\)"):
         regions.decode(answer, item((4, 4)), CONTROLS[Task.CLASSIFY], CLASSES)
 
 
@@ -195,7 +166,7 @@ def test_a_mask_for_an_image_of_another_size_is_refused() -> None:
     encoded = regions.encode(
         Masks({"cat": rle.encode(np.ones((2, 4), np.uint8))}), item((4, 2)), CONTROLS[Task.SEGMENT], "m"
     )
-    with pytest.raises(DataError, match="drawn for an image of 4×2 pixels, not 2×4"):
+    with pytest.raises(DataError, match="for 4×2 pixels, but the image has 2×4"):
         regions.decode(encoded, item((2, 4)), CONTROLS[Task.SEGMENT], CLASSES)
 
 
@@ -213,11 +184,6 @@ def test_nothing_submitted_means_no_object_or_no_class() -> None:
     assert regions.decode([], item((3, 3)), CONTROLS[Task.CLASSIFY], CLASSES) is None
 
 
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**40), 2**40) | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
-    max_leaves=6,
-)
 GOOD: dict[Task, Labels] = {
     Task.CLASSIFY: ImageClass("cat"),
     Task.DETECT: Boxes(np.asarray([[1, 1, 3, 4]], np.float32), ("dog",)),
@@ -225,55 +191,11 @@ GOOD: dict[Task, Labels] = {
 }
 
 
-def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    found = [path] if path else []
-    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, part in inner:
-        found += places(part, (*path, key))
-    return found
-
-
-@settings(deadline=None, max_examples=300)
-@given(st.sampled_from(list(Task)), st.data())
-def test_a_mutated_result_is_understood_or_refused_but_never_crashes(task: Task, data: st.DataObject) -> None:
-    result = regions.encode(GOOD[task], item((6, 6)), CONTROLS[task], "m")
-    path = data.draw(st.sampled_from(places(result)))
-    holder: Any = result
-    for key in path[:-1]:
-        holder = holder[key]
-    if isinstance(holder, dict) and data.draw(st.booleans()):
-        del holder[path[-1]]
-    else:
-        holder[path[-1]] = data.draw(json_values)
-    with contextlib.suppress(DataError):
-        decoded = regions.decode(result, item((6, 6)), CONTROLS[task], CLASSES)
-        assert decoded is None or isinstance(decoded, type(GOOD[task]))
-
-
 @pytest.mark.parametrize("task", list(Task))
 def test_our_configuration_is_read_back_with_every_label(task: Task) -> None:
     found = CONTROLS[task]
-    assert found == Control(task, "label", "image", "image", CLASSES)
+    assert found == Control(task, "label", "image", "image", CLASSES, config.TAGS[task][0])
     assert config.missing(found, ("cat", "cow")) == ["cow"]
-
-
-IMAGE = '<Image name="i" value="$u"/>'
-
-
-@pytest.mark.parametrize(
-    "xml",
-    [
-        "",
-        "<View>",
-        "<View/>",
-        config.write(Task.CLASSIFY, CLASSES),
-        f'<View>{IMAGE}<RectangleLabels name="a" toName="j"><Label value="x"/></RectangleLabels></View>',
-        f'<View>{IMAGE}<RectangleLabels name="a" toName="i"/><RectangleLabels name="b" toName="i"/></View>',
-    ],
-)
-def test_a_configuration_that_does_not_fit_is_refused(xml: str) -> None:
-    with pytest.raises(AnnotatorError, match="labelling configuration"):
-        config.read(xml, Task.DETECT, "project 3")
 
 
 def test_a_faulty_pre_annotation_is_found_before_it_is_sent() -> None:

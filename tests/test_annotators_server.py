@@ -360,7 +360,7 @@ def test_the_answers_of_a_deleted_task_are_withdrawn_and_the_item_can_be_asked_a
 
 @pytest.mark.parametrize(
     ("strange", "reason"),
-    [(box(label="unicorn"), "unknown label 'unicorn'"), (box(type="ellipselabels"), "kind 'ellipselabels'")],
+    [(box(label="unicorn"), "unknown label 'unicorn'"), (box(type="keypointlabels"), "'keypointlabels' is no")],
 )
 def test_an_answer_that_cannot_be_understood_is_refused_and_kept(
     make: Make, api: httpx.Client, strange: Region, reason: str
@@ -424,7 +424,7 @@ def test_an_existing_project_is_adopted_if_it_fits(make: Make, api: httpx.Client
 
     poor = config.replace(labels, '<Label value="cat"/>') + "</View>"
     number = api.post("/api/projects/", json={"title": "poor", "label_config": poor}).json()["id"]
-    with pytest.raises(AnnotatorError, match="does not offer the labels dög"):
+    with pytest.raises(AnnotatorError, match="does not offer the label 'dög"):
         make(project_id=number)[1].push(case.requests)
     with pytest.raises(AnnotatorError, match="has no project 99999"):
         make(project_id=99999)[1].pull(None)
@@ -450,7 +450,7 @@ def test_a_new_class_becomes_a_new_label(make: Make) -> None:
         (None, "wrong", "refuses the token"),
         (None, "eyJhbGciOiJIUzI1NiJ9.e30.x", "token|unexpected"),
         ("http://127.0.0.1:1", "any", "no Label Studio can be reached"),
-        ("no-address", "any", "no Label Studio can be reached"),
+        ("no-address", "any", "no-address is no address"),
         ("http://127.0.0.1:1", "", "LABEL_STUDIO_API_KEY"),
     ],
 )

@@ -8,6 +8,7 @@ from hypothesis.extra import numpy as npst
 from pycocotools import mask as coco
 
 from alpipe import boxes
+from alpipe.types import Boxes
 
 
 @st.composite
@@ -105,3 +106,53 @@ def test_nothing_to_match_and_nothing_to_suppress():
     assert boxes.match(none, one, 0.5).tolist() == []
     assert boxes.match(one, none, 0.5).tolist() == [-1]
     assert boxes.suppress(none, np.zeros(0, np.float32), 0.5).tolist() == []
+
+
+@given(
+    st.floats(-50, 500), st.floats(-50, 500), st.floats(1, 300), st.floats(1, 300), st.floats(0, 360, exclude_max=True)
+)
+def test_a_turned_box_is_told_by_its_corners_and_back(x, y, width, height, degrees):
+    corners = boxes.turn(x, y, width, height, degrees)
+    np.testing.assert_allclose(boxes.sides(corners)[:4], (x, y, width, height), atol=1e-9)
+    turned = boxes.sides(corners)[4]
+    assert min(abs(turned - degrees), 360 - abs(turned - degrees)) < 1e-6
+    if not boxes.is_upright(corners):
+        found = boxes.as_rectangle(corners)
+        assert found is not None
+        np.testing.assert_allclose(found, corners, atol=1e-3)
+        mirrored = boxes.as_rectangle(corners[[0, 3, 2, 1]])
+        np.testing.assert_allclose(mirrored, corners, atol=1e-3)
+
+
+@pytest.mark.parametrize("degrees", [0, 90, 180, 270, 360, -90])
+def test_a_box_turned_by_right_angles_is_upright(degrees):
+    corners = boxes.turn(100, 100, 30, 20, degrees)
+    assert boxes.is_upright(corners)
+    assert boxes.as_rectangle(corners) is None
+    assert (corners == corners.round()).all(), "exactly"
+
+
+@pytest.mark.parametrize(
+    "points",
+    [
+        [[0, 0], [10, 3], [12, 12], [1, 9]],  # four sides, but no right angle
+        [[0, 0], [10, 2], [13, 12], [3, 10]],  # leaning
+        [[5, 5], [5, 5], [5, 5], [5, 5]],
+        [[0, 0], [10, 5], [20, 10], [10, 5]],
+        [[0, 0], [10, 10], [0, 10]],
+        [[0, 0], [float("nan"), 1], [2, 2], [0, 1]],
+    ],
+)
+def test_what_is_no_turned_rectangle_is_none(points):
+    assert boxes.as_rectangle(np.asarray(points, float)) is None
+
+
+def test_boxes_that_are_picked_keep_their_corners_where_they_are_turned():
+    corners = np.stack([boxes.turn(10, 10, 8, 4, 0), boxes.turn(30, 30, 8, 4, 20)]).astype(np.float32)
+    found = Boxes(np.asarray([[10, 10, 18, 14], [28, 30, 38, 37]], np.float32), ("a", "b"), corners)
+    assert found.rotated.tolist() == [False, True]
+    cut = boxes.pick(found, [1, 0], np.asarray([[28, 30, 35, 35], [10, 10, 16, 14]], np.float32))
+    assert (cut.names, cut.rotated.tolist()) == (("b", "a"), [True, False])
+    np.testing.assert_array_equal(cut.corners[0], corners[1])
+    assert boxes.pick(found, [0], found.xyxy[:1]).corners is None
+    assert boxes.pick(found, [], np.zeros((0, 4), np.float32)) == Boxes.none()

@@ -15,9 +15,9 @@ from PIL import Image
 
 from alpipe import plugins, rle
 from alpipe.errors import DataError
-from alpipe.formats.shapes import brush
 from alpipe.plugins import Kind
 from alpipe.protocols import LabelledFile, ReadRequest
+from alpipe.shapes import brush
 from alpipe.types import Refusal, Task
 
 MASK = np.zeros((8, 10), np.uint8)

@@ -16,6 +16,7 @@ from alpipe import rle
 from alpipe.errors import DataError
 from alpipe.formats import labelstudio
 from alpipe.protocols import LabelledFile, ReadRequest
+from alpipe.shapes import drawn
 from alpipe.types import Boxes, ImageClass, Labels, Masks, Refusal, Task
 
 FRAME = {"from_name": "x", "to_name": "image", "original_width": 20, "original_height": 10, "image_rotation": 0}
@@ -73,7 +74,7 @@ def test_what_a_region_becomes(region: Any, task: Task, expected: Labels, folder
 
 
 @given(x=st.floats(0, 90), y=st.floats(0, 90), w=st.floats(1, 100), h=st.floats(1, 100), degrees=st.floats(-360, 360))
-def test_a_rotated_rectangle_becomes_the_box_around_it(x: float, y: float, w: float, h: float, degrees: float) -> None:
+def test_a_rotated_rectangle_has_the_box_around_it(x: float, y: float, w: float, h: float, degrees: float) -> None:
     value = {"x": x, "y": y, "width": w, "height": h, "rotation": degrees}
     x, y, w, h = x * 0.2, y * 0.1, w * 0.2, h * 0.1
     turn = complex(math.cos(math.radians(degrees)), math.sin(math.radians(degrees)))
@@ -82,7 +83,8 @@ def test_a_rotated_rectangle_becomes_the_box_around_it(x: float, y: float, w: fl
         min(c.real for c in corners), min(c.imag for c in corners),
         max(c.real for c in corners), max(c.imag for c in corners),
     ]  # fmt: skip
-    np.testing.assert_allclose(labelstudio._rectangle(value, 20, 10), expected, atol=1e-4)
+    turned = RECTANGLE | {"value": value | {"rectanglelabels": ["cat"]}}
+    np.testing.assert_allclose(drawn.part(turned, Task.DETECT, 20, 10).shape, expected, atol=1e-4)
 
 
 def test_an_empty_result_was_reviewed_and_a_task_without_annotation_was_not(folder: Path) -> None:

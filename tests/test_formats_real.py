@@ -1,5 +1,6 @@
 """Real sets: what is taken and what is refused, by the counts that their descriptions state."""
 
+import json
 from collections import Counter
 from pathlib import Path
 
@@ -124,7 +125,6 @@ def test_labelstudio_exports_have_no_images(name: str, tasks: int, task: Task) -
         ("data_keypoints", "image1.jpg", (216, 174), Task.DETECT, {"person": 1}, 8),
         ("data", "image1", (2800, 2800), Task.DETECT, {"parasites": 1, "white": 1}, 2),
         ("data_obb", "image1", (597, 768), Task.DETECT, {"Butterfly": 23}, 2),
-        ("data_polygons", "image2", (100, 100), Task.SEGMENT, {"Airplane": 1}, 0),
     ],
 )
 def test_labelstudio_exports_with_images_put_beside_them(
@@ -140,6 +140,41 @@ def test_labelstudio_exports_with_images_put_beside_them(
     found = [list(file.labels.by_name) if isinstance(file.labels, Masks) else file.labels.names for file in files]  # type: ignore[union-attr]
     assert Counter(label for labels in found for label in labels) == expected
     assert len(results) - len(files) == refusals
+
+
+@pytest.mark.parametrize(
+    ("name", "task", "images", "regions", "taken", "turned", "refused"),
+    [
+        ("data", Task.DETECT, 2, 6, 4, 0, {"another answer to the same task": 1}),  # which holds two regions
+        ("data_obb", Task.DETECT, 3, 25, 25, 25, {}),
+        ("data_polygons", Task.DETECT, 1, 1, 1, 0, {}),
+        ("data_polygons", Task.SEGMENT, 1, 1, 1, 0, {}),
+        ("data_keypoints", Task.DETECT, 1, 9, 1, 0, {"'keypointlabels' is no": 3, "'relation' is no": 5}),
+        ("coco_case", Task.DETECT, 1, 4, 2, 0, {"'keypointlabels' is no": 2}),
+        ("coco_case", Task.SEGMENT, 1, 4, 1, 0, {"'keypointlabels' is no": 2, "a rectangle is no outline": 1}),
+    ],
+)
+def test_every_labelstudio_export_imports_and_all_is_accounted_for(
+    name: str, task: Task, images: int, regions: int, taken: int, turned: int, refused: dict[str, int], tmp_path: Path
+) -> None:
+    source = DATA / f"labelstudio_exports/{name}.json"
+    if not source.exists():
+        pytest.skip(f"needs {source}")
+    tasks = json.loads(source.read_text())
+    (tmp_path / "export.json").write_bytes(source.read_bytes())
+    results = [region for entry in tasks for answer in entry["annotations"] for region in answer["result"]]
+    assert len(results) == regions
+    for entry in tasks:
+        size = next((r["original_width"], r["original_height"]) for r in entry["annotations"][0]["result"])
+        Image.new("RGB", size).save(tmp_path / Path(entry["data"]["image"]).name, format="png")
+    found = list(plugins.load(Kind.FORMAT, "labelstudio").read(tmp_path, ReadRequest(task, ("a",))))
+    labels = [entry.labels for entry in found if isinstance(entry, LabelledFile)]
+    assert len(labels) == images
+    assert sum(len(one.names if isinstance(one, Boxes) else one.by_name) for one in labels) == taken  # type: ignore[union-attr]
+    assert sum(int(one.rotated.sum()) for one in labels if isinstance(one, Boxes)) == turned
+    reasons = [entry.reason for entry in found if isinstance(entry, Refusal)]
+    assert {text: sum(text in reason for reason in reasons) for text in refused} == refused
+    assert len(reasons) == sum(refused.values())
 
 
 @pytest.mark.parametrize("name", plugins.available(Kind.FORMAT))

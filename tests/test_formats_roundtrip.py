@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from alpipe import plugins, rle
+from alpipe import boxes, plugins, rle
 from alpipe.errors import DataError
 from alpipe.plugins import Kind
 from alpipe.protocols import LabelledFile, ReadRequest
+from alpipe.steps import importing
 from alpipe.types import Boxes, Example, ImageClass, Item, Labels, Masks, Refusal, Task
 
 CLASSES = ("cat", "großer Hund", "7")
@@ -122,6 +123,45 @@ def some(task: Task, item: Item) -> Labels:
     values = np.zeros((item.height, item.width), np.uint8)
     values[1:3, 2:5] = 2
     return rle.from_class_map(values, CLASSES)
+
+
+KEEP_ROTATION = [name for name in FORMATS if getattr(plugins.load(Kind.FORMAT, name), "KEEPS_ROTATION", False)]
+DETECTORS = [name for name, task in CASES if task is Task.DETECT]
+
+
+def turned_boxes() -> Boxes:
+    """An upright box, one that was turned, and one that was turned and reaches over the edge of 40×30 pixels."""
+    corners = np.stack(
+        [boxes.turn(2, 3, 10, 5, 0), boxes.turn(20, 4, 12, 6, 35), boxes.turn(33, 20, 12, 6, 300)]
+    ).astype(np.float32)
+    around = np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
+    return Boxes(np.clip(around, 0, (40, 30, 40, 30)), (CLASSES[0], CLASSES[1], CLASSES[0]), corners)
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+def test_boxes_that_people_turned_keep_their_corners_or_the_box_around_them(name: str, tmp_path: Path) -> None:
+    labels = turned_boxes()
+    item = make_item(tmp_path, 0, 40, 30)
+    empty = make_item(tmp_path, 1, 40, 30)
+    examples = [Example(item, labels), Example(empty, Boxes.none())]
+    plugins.load(Kind.FORMAT, name).write(examples, tmp_path / "out", Task.DETECT, CLASSES)
+    files, refused = read_back(name, tmp_path / "out", Task.DETECT)
+    assert refused == []
+    assert files[1].labels == Boxes.none()
+    found, _, _ = importing.fit(files[0], item, Task.DETECT, CLASSES, ignore_unknown=False)
+    assert isinstance(found, Boxes)
+    np.testing.assert_allclose(found.xyxy, labels.xyxy, atol=1e-3)
+    assert found.names == labels.names
+    inside = labels.rotated & (name != "yolo" or np.array([True, True, False]))  # YOLO has no place out of the image
+    assert found.rotated.tolist() == (inside.tolist() if name in KEEP_ROTATION else [False] * 3)
+    if name in KEEP_ROTATION:
+        assert found.corners is not None
+        assert labels.corners is not None
+        np.testing.assert_allclose(found.corners[inside], labels.corners[inside], atol=1e-3)
+
+
+def test_the_formats_that_can_say_that_a_box_is_turned() -> None:
+    assert set(KEEP_ROTATION) == {"coco", "labelstudio", "yolo"}
 
 
 @pytest.mark.parametrize(("name", "task"), [case for case in CASES if case[1] is not Task.CLASSIFY])

@@ -22,7 +22,10 @@ def any_boxes(draw: st.DrawFn) -> Boxes:
     n = draw(st.integers(0, 5))
     corners = draw(npst.arrays(np.float32, (n, 2), elements=st.floats(-100, 1000, width=32)))
     sides = draw(npst.arrays(np.float32, (n, 2), elements=st.floats(0.5, 1000, width=32)))
-    return Boxes(np.hstack([corners, corners + sides]), tuple(draw(st.lists(names, min_size=n, max_size=n))))
+    turned = None
+    if draw(st.booleans()):
+        turned = draw(npst.arrays(np.float32, (n, 4, 2), elements=st.floats(-100, 1000, width=32)))
+    return Boxes(np.hstack([corners, corners + sides]), tuple(draw(st.lists(names, min_size=n, max_size=n))), turned)
 
 
 @st.composite
@@ -39,6 +42,8 @@ def test_json_gives_the_same_labels_back_to_the_bit(given_labels):
     assert type(back) is type(given_labels)
     if isinstance(back, Boxes):
         assert back.xyxy.tobytes() == given_labels.xyxy.tobytes()
+        assert (back.corners is None) == (given_labels.corners is None)
+        assert back.corners is None or back.corners.tobytes() == given_labels.corners.tobytes()
     if isinstance(back, Masks):
         assert list(back.by_name) == list(given_labels.by_name)
         assert all(isinstance(mask, Rle) for mask in back.by_name.values())
@@ -49,6 +54,7 @@ NOT_LABELS = (
     {"class": 3},
     {"boxes": [[0, 0, 1, 1]]},
     {"boxes": [[0, 0, 1]], "names": ["a"]},
+    {"boxes": [[0, 0, 1, 1]], "names": ["a"], "corners": "none"},
     {"boxes": [["x", 0, 1, 1]], "names": ["a"]},
     {"masks": []},
     {"masks": {"a": [3, 4]}},

@@ -45,6 +45,21 @@ def test_boxes_of_any_numbers_become_single_precision():
     assert boxes != Boxes(boxes.xyxy + 1, ("a",))
 
 
+def test_boxes_that_people_turned_have_corners_and_upright_ones_need_none():
+    upright = Boxes([[0, 0, 4, 2]], ("a",))
+    assert upright.rotated.tolist() == [False]
+    repeated = Boxes(upright.xyxy, ("a",), [[[0, 0], [4, 0], [4, 2], [0, 2]]])
+    assert repeated.corners is None
+    assert repeated == upright
+    turned = Boxes(upright.xyxy, ("a",), [[[2, 0], [4, 1], [2, 2], [0, 1]]])
+    assert turned.rotated.tolist() == [True]
+    assert turned != upright
+    assert turned == Boxes(turned.xyxy, ("a",), turned.corners.copy())
+    for wrong in ([[[2, 0], [4, 1], [2, 2]]], [[[2, 0], [4, 1], [2, 2], [0, NAN]]]):
+        with pytest.raises(DataError, match="corners"):
+            Boxes(upright.xyxy, ("a",), wrong)
+
+
 @pytest.mark.parametrize("nothing", [[], np.zeros((0, 4)), np.zeros((0,))])
 def test_no_box_is_an_ordinary_value(nothing):
     assert Boxes(nothing, ()) == Boxes.none()

@@ -6,16 +6,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
 from alpipe.annotators.studio import images, server
 from alpipe.annotators.studio import project as projects
 from alpipe.annotators.studio.client import Studio
+from alpipe.annotators.studio.config import Drawing
 from alpipe.annotators.studio.project import OpenProject, ProjectChoice
 from alpipe.annotators.studio.pull import Ledger
 from alpipe.annotators.studio.pull import pull as pull_answers
 from alpipe.annotators.studio.push import push as push_tasks
+from alpipe.errors import AnnotatorError
 from alpipe.protocols import AnnotatorContext, PluginOptions, ProgressCallback, no_progress
 from alpipe.types import Item, LabelRequest, Pulled, Receipt, Task
 
@@ -23,19 +26,49 @@ TASKS = frozenset(Task)
 
 
 class Options(PluginOptions):
-    """Which server and project to use.
+    """Which server and project to use, how people draw, and how they get to see the images.
 
     ``project_title`` names the project that alpipe makes (default: the project's own name); ``project_id`` adopts one
-    that exists. ``home`` is the local server's folder (default: the project's own). ``files_root`` is the folder
-    that a server given by LABEL_STUDIO_URL serves as local files, if this machine can write there; without it, images
-    are uploaded. ``batch`` is how many tasks go in one call.
+    that exists. ``home`` is the local server's folder (default: the project's own). ``batch`` is how many tasks go in
+    one call.
+
+    ``rotate``: boxes can be turned. ``shape``: masks are painted (``brush``) or drawn as outlines (``polygon``); by
+    default whatever an adopted project offers, else the brush. ``polygon_tolerance`` is the share of a region's pixels
+    that a proposed outline may miss for having fewer points. ``label_names`` gives a label's name in Label Studio where
+    it is another one: ``{RBC: red cell}``.
+
+    ``images``: ``local`` (copies in the folder that the server serves), ``upload``, ``uri`` (by ``uri_prefix`` alone),
+    or ``auto``: by address where ``uri_prefix`` gives one, else local files where there is such a folder, else upload.
+    ``uri_prefix`` gives the address of local folders: ``{/data/scans: s3://bucket/scans}``. ``files_root`` is the
+    folder that a server given by LABEL_STUDIO_URL serves as local files, if this machine can write there.
     """
 
     project_title: str | None = Field(default=None, min_length=3, max_length=50)
     project_id: int | None = Field(default=None, ge=1)
     home: Path | None = None
-    files_root: Path | None = None
     batch: int = Field(default=250, ge=1, le=500)
+    rotate: bool = False
+    shape: Literal["brush", "polygon"] | None = None
+    polygon_tolerance: float = Field(default=0.01, ge=0, le=0.2)
+    label_names: dict[str, str] = Field(default_factory=dict)
+    images: Literal["auto", "local", "upload", "uri"] = "auto"
+    uri_prefix: dict[Path, str] = Field(default_factory=dict)
+    files_root: Path | None = None
+
+    @field_validator("uri_prefix")
+    @classmethod
+    def _addresses(cls, value: dict[Path, str]) -> dict[Path, str]:
+        for folder, prefix in value.items():
+            if not folder.expanduser().is_absolute():
+                raise ValueError(f"the folder {folder} must be an absolute path")
+            images.check_prefix(prefix)
+        return {folder.expanduser(): prefix for folder, prefix in value.items()}
+
+    @model_validator(mode="after")
+    def _have_addresses(self) -> Options:
+        if self.images == "uri" and not self.uri_prefix:
+            raise ValueError("images: uri needs uri_prefix: say which folder has which address")
+        return self
 
 
 class LabelStudioAnnotator:
@@ -46,7 +79,10 @@ class LabelStudioAnnotator:
         self.context = context
         self.home = options.home or context.folder / "labelstudio"
         self.choice = ProjectChoice(
-            options.project_title or context.project, options.project_id, context.folder / "labelstudio.json"
+            options.project_title or context.project,
+            options.project_id,
+            context.folder / "labelstudio.json",
+            Drawing(options.rotate, options.shape, options.polygon_tolerance, options.label_names),
         )
         self.ledger = Ledger(context.folder / "labelstudio-seen.json", context.folder / "refused.jsonl")
 
@@ -84,16 +120,49 @@ class LabelStudioAnnotator:
             yield studio
 
     def _image_urls(self, studio: Studio, project: OpenProject, items: Sequence[Item]) -> list[str]:
+        """Where the browser finds each image; see the options."""
+        way = self.options.images
+        urls: dict[str, str] = {}
+        if way in ("auto", "uri"):
+            found = {item.key: images.address(item, self.options.uri_prefix) for item in items}
+            urls = {key: url for key, url in found.items() if url is not None}
+        rest = [item for item in items if item.key not in urls]
+        if rest and way == "uri":
+            raise AnnotatorError(
+                f"{rest[0].uri} has no address that a browser can show: its folder is not in uri_prefix, or the file is"
+                " of a kind that browsers do not show (then say images: auto)"
+            )
+        urls |= zip((item.key for item in rest), self._hosted(studio, project, rest), strict=True)
+        return [urls[item.key] for item in items]
+
+    def _hosted(self, studio: Studio, project: OpenProject, items: Sequence[Item]) -> list[str]:
+        """The addresses of copies on the server, as local files or uploads."""
+        if not items:
+            return []
         root = studio.connection.files_root or self.options.files_root
-        if root is None:
+        if self.options.images == "local" and root is None:
+            raise AnnotatorError(
+                f"images: local needs the folder that {studio.url} serves: give it by files_root, or say images: upload"
+            )
+        if root is None or self.options.images == "upload":
             with TemporaryDirectory() as scratch:
                 return studio.upload(project.id, [images.place(item, Path(scratch)) for item in items])
-        folder = root / projects.slug(self.context.project)
+        folder = images.served_folder(root, projects.slug(self.context.project))
         urls = [images.url(images.place(item, folder), root) for item in items]
         studio.ensure_storage(project.id, folder)
         return urls
 
 
 def build(options: Options, context: AnnotatorContext) -> LabelStudioAnnotator:
-    """The annotator; it connects at the first call."""
+    """The annotator; it connects at the first call. Raises AnnotatorError where label_names does not fit the labels."""
+    unknown = [name for name in options.label_names if name not in context.classes]
+    if unknown:
+        raise AnnotatorError(
+            f"the option label_names speaks of {unknown[0]!r}, which is no label of this project"
+            f" ({', '.join(context.classes)}): write OUR NAME: NAME IN LABEL STUDIO"
+        )
+    there = [options.label_names.get(name, name) for name in context.classes]
+    twice = [name for name in there if there.count(name) > 1]
+    if twice:
+        raise AnnotatorError(f"the option label_names gives two labels the name {twice[0]!r}: they would be mixed up")
     return LabelStudioAnnotator(options, context)

@@ -15,7 +15,6 @@ import numpy as np
 from pydantic import Field
 
 from alpipe.annotators import labelstudio
-from alpipe.annotators.labelstudio import LabelStudioAnnotator
 from alpipe.annotators.studio import edits
 from alpipe.annotators.studio import project as projects
 from alpipe.annotators.studio.client import KEYS_A_QUERY, OPEN, Filter, Row, Studio, UncertainError
@@ -47,7 +46,7 @@ class RobotAnnotator:
     def __init__(self, options: Options, context: AnnotatorContext) -> None:
         self.options = options
         self.context = context
-        self.person = LabelStudioAnnotator(options, context)
+        self.person = labelstudio.build(options, context)
 
     def push(self, requests: Sequence[LabelRequest], progress: ProgressCallback = no_progress) -> list[Receipt]:
         return self.person.push(requests, progress)

@@ -186,8 +186,9 @@ def export(
     from alpipe.steps.importing import export_labels
 
     with Project.open(context.obj) as project:
-        count = export_labels(project, format_name, path)
-        say(f"{count} labelled images written to {path} as {format_name}")
+        written = export_labels(project, format_name, path)
+        turned = f"; {written.turned} rotated boxes as the upright boxes around them" if written.turned else ""
+        say(f"{written.images} labelled images written to {path} as {format_name}{turned}")
 
 
 def _show_refused(path: Path, refused: tuple[Refusal, ...], what: str) -> None:

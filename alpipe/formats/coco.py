@@ -4,10 +4,11 @@ Layouts: the JSON file itself, or a folder with ``annotations/*.json``, ``*.json
 A subset is the JSON of that name (``instances_NAME.json``, ``NAME.json``, ``NAME/_annotations.coco.json``). Images are
 looked for by ``file_name`` beside the JSON, in the root, in ``images/`` and in folders named as the split.
 
-An image without annotation is a reviewed one without object. ``bbox`` is x, y, width, height in pixels. For detection
-crowd regions are refused, since they bound no single object; for segmentation they are kept. Segmentations are polygons
-or run lengths, compressed or not; those of one category become one mask. Where masks overlap, the category that
-appears later in the file lies on top. A classification takes the one category of an image's annotations.
+An image without annotation is a reviewed one without object. ``bbox`` is x, y, width, height in pixels; a box that
+people turned has its four corners as segmentation, and is read by them. For detection crowd regions are refused, since
+they bound no single object; for segmentation they are kept. Segmentations are polygons or run lengths, compressed or
+not; those of one category become one mask. Where masks overlap, the category that appears later in the file lies on
+top. A classification takes the one category of an image's annotations.
 """
 
 from __future__ import annotations
@@ -18,17 +19,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from alpipe import rle
+from alpipe.boxes import as_rectangle, sides
 from alpipe.errors import DataError
 from alpipe.formats.layout import guess
 from alpipe.formats.layout.images import ImageFinder, displayed_size, once, shown
 from alpipe.formats.layout.output import OutputFolder, boxes_of, class_of, masks_of
-from alpipe.formats.shapes.outlines import bounding_box, fill, from_counts
-from alpipe.formats.shapes.parts import Part, box, number, take, to_labels
 from alpipe.protocols import LabelledFile, ReadRequest
-from alpipe.types import Example, Refusal, Rle, Task
+from alpipe.shapes.outlines import bounding_box, fill, from_counts
+from alpipe.shapes.parts import Part, box, number, take, to_labels
+from alpipe.types import Example, FloatArray, Refusal, Rle, Task
 
 TASKS = frozenset({Task.DETECT, Task.SEGMENT, Task.CLASSIFY})
+KEEPS_ROTATION = True
 
 _OTHER = ("captions_", "image_info_", "panoptic_", "stuff_")
 """Beginnings of the names of COCO's files for other tasks."""
@@ -195,7 +200,7 @@ def _read_image(
 
 def _size(entry: dict[str, Any]) -> tuple[int, int] | None:
     width, height = entry.get("width"), entry.get("height")
-    if isinstance(width, int) and isinstance(height, int) and width > 0 and height > 0:
+    if type(width) is int and type(height) is int and width > 0 and height > 0:  # a bool is an int, but of no type int
         return width, height
     return None
 
@@ -215,7 +220,15 @@ def _part(entry: dict[str, Any], names: dict[Any, str], task: Task, size: tuple[
     if not isinstance(bounds, list) or len(bounds) != 4:
         raise DataError(f"the annotation ({name}) has no bbox of 4 numbers")
     x, y, width, height = (number(value, "a number of the bbox") for value in bounds)
-    return Part(name, box(x, y, x + width, y + height))
+    return Part(name, box(x, y, x + width, y + height), _turned(entry.get("segmentation")))
+
+
+def _turned(segmentation: Any) -> FloatArray | None:
+    """The corners of a box that was turned, which COCO can say by its outline alone; None for any other outline."""
+    match segmentation:
+        case [[*values]] if len(values) == 8 and all(isinstance(value, int | float) for value in values):
+            return as_rectangle(np.array(values, np.float64).reshape(4, 2))
+    return None
 
 
 def _mask(segmentation: Any, width: int, height: int) -> Rle:
@@ -232,7 +245,8 @@ def _mask(segmentation: Any, width: int, height: int) -> Rle:
 
 
 def write(examples: Iterable[Example], path: Path, task: Task, classes: tuple[str, ...]) -> int:
-    """Writes ``images/`` and ``annotations.json``. Boxes come back exactly; a segmentation is one compressed run-length
+    """Writes ``images/`` and ``annotations.json``. Boxes come back exactly, turned ones by their
+    corners; a segmentation is one compressed run-length
     mask a class; a class is an annotation whose box is the whole image.
     """
     output = OutputFolder(path)
@@ -264,9 +278,14 @@ def _annotations(example: Example, task: Task, classes: tuple[str, ...]) -> Iter
             yield name, {"bbox": [0, 0, width, height], "area": width * height, "segmentation": []}
     elif task is Task.DETECT:
         boxes = boxes_of(example, classes)
-        for name, (x1, y1, x2, y2) in zip(boxes.names, boxes.xyxy.tolist(), strict=True):
+        turned = boxes.rotated
+        for i, (name, (x1, y1, x2, y2)) in enumerate(zip(boxes.names, boxes.xyxy.tolist(), strict=True)):
             bounds = [x1, y1, x2 - x1, y2 - y1]
-            yield name, {"bbox": bounds, "area": bounds[2] * bounds[3], "segmentation": []}
+            area, outline = bounds[2] * bounds[3], []
+            if boxes.corners is not None and turned[i]:
+                _, _, across, down, _ = sides(boxes.corners[i])
+                area, outline = across * down, [boxes.corners[i].ravel().tolist()]
+            yield name, {"bbox": bounds, "area": area, "segmentation": outline}
     else:
         for name, mask in masks_of(example, classes).by_name.items():
             x1, y1, x2, y2 = bounding_box(mask)

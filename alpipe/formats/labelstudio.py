@@ -8,14 +8,14 @@ Of several annotations of a task one is taken: a ground truth first, then the on
 ones are listed as refused. An empty result is a reviewed image without object, a task without annotation has labels
 None. Coordinates are percent of ``original_width`` and ``original_height``.
 
-For detection a rotated rectangle, a polygon or a brush stroke becomes the box around it; for segmentation a rectangle
-is refused, and polygons and brush strokes of one label become one mask. Key points, ellipses and relations are refused.
+For detection a rotated rectangle keeps its corners, and an ellipse, a polygon or a brush stroke becomes the box around
+it; for segmentation a rectangle is refused, and ellipses, polygons and brush strokes of one label become one mask. Key
+points and relations are refused by name.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Iterable, Iterator
 from functools import partial
@@ -23,20 +23,18 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-import numpy as np
-
 from alpipe import rle
 from alpipe.errors import DataError
 from alpipe.formats.layout import guess
 from alpipe.formats.layout.images import ImageFinder, displayed_size, is_image, once
 from alpipe.formats.layout.output import OutputFolder, boxes_of, class_of, masks_of
-from alpipe.formats.shapes import brush
-from alpipe.formats.shapes.outlines import around, bounding_box, fill
-from alpipe.formats.shapes.parts import Part, box, number, take, to_labels
 from alpipe.protocols import LabelledFile, ReadRequest
+from alpipe.shapes import brush, drawn
+from alpipe.shapes.parts import Part, take, to_labels
 from alpipe.types import Example, Refusal, Rle, Task
 
 TASKS = frozenset({Task.DETECT, Task.SEGMENT, Task.CLASSIFY})
+KEEPS_ROTATION = True
 
 
 def read(path: Path, request: ReadRequest) -> Iterator[LabelledFile | Refusal]:
@@ -149,7 +147,7 @@ def _read_annotation(
     labels, size = None, None
     try:
         labels = to_labels(task, parts, complete=not refused)
-        size = next((found for _, entry in results if (found := _size(entry))), None)
+        size = next((found for _, entry in results if (found := drawn.stated_size(entry))), None)
     except DataError as error:
         refused.append(Refusal(where, str(error)))
     yield from refused
@@ -157,78 +155,21 @@ def _read_annotation(
 
 
 def _part(entry: Any, task: Task, image: Path) -> Part:
-    if not isinstance(entry, dict) or not isinstance(value := entry.get("value"), dict):
-        kind = entry.get("type") if isinstance(entry, dict) else None
-        raise DataError(f"a region of type {kind!r} has no value")
-    kind = entry.get("type")
-    if task is Task.CLASSIFY:
-        if kind != "choices":
-            raise DataError(f"a region of type {kind!r} is no class of an image")
-        return Part(_label(value, "choices"), None)
-    if kind not in ("rectanglelabels", "polygonlabels", "brushlabels", "labels"):
-        raise DataError(f"a region of type {kind!r} is neither a rectangle, a polygon nor a brush stroke")
-    if entry.get("image_rotation"):
-        raise DataError("the image was rotated while it was labelled, which is not supported")
-    name = _label(value, kind)
-    width, height = _size(entry) or displayed_size(image)
-    if "rle" in value:
-        if (width, height) != (real := displayed_size(image)):
-            raise DataError(f"a brush stroke is for {width}×{height} pixels, but the image has {real[0]}×{real[1]}")
-        mask = rle.encode(brush.decode(value["rle"], width, height))
-        return Part(name, bounding_box(mask) if task is Task.DETECT else _covering(mask))
-    if "points" in value:
-        points = _points(value["points"]) * (width / 100, height / 100)
-        return Part(name, around(points) if task is Task.DETECT else fill([points.ravel().tolist()], width, height))
-    if task is Task.SEGMENT:
-        raise DataError(f"a rectangle of {name} is no outline, which segmentation needs")
-    return Part(name, _rectangle(value, width, height))
-
-
-def _covering(mask: Rle) -> Rle:
-    if not rle.area(mask):
+    width, height = drawn.stated_size(entry) or displayed_size(image)
+    if task is Task.SEGMENT and (width, height) != (real := displayed_size(image)):
+        raise DataError(f"the region is for {width}×{height} pixels, but the image has {real[0]}×{real[1]}")
+    if isinstance(entry, dict) and isinstance(entry.get("value"), dict) and "rle" in entry["value"]:
+        width, height = displayed_size(image)  # of the file, since whoever wrote the JSON could claim any size
+    part = drawn.part(entry, task, width, height)
+    if isinstance(part.shape, Rle) and not rle.area(part.shape):
         raise DataError("the brush stroke covers no pixel")
-    return mask
-
-
-def _label(value: dict[str, Any], kind: str) -> str:
-    labels = value.get(kind, value.get("labels"))
-    if not isinstance(labels, list) or len(labels) != 1 or not isinstance(labels[0], str):
-        raise DataError(f"the region has {'no label' if not labels else f'the labels {labels!r}'}, expected one")
-    return labels[0]
-
-
-def _points(points: Any) -> np.ndarray[Any, np.dtype[np.float64]]:
-    if not isinstance(points, list) or len(points) < 3 or not all(isinstance(p, list) and len(p) == 2 for p in points):
-        raise DataError("a polygon needs at least 3 points, each with x and y")
-    return np.array([[number(value, "a coordinate of a polygon") for value in point] for point in points])
-
-
-def _rectangle(value: dict[str, Any], width: int, height: int) -> tuple[float, float, float, float]:
-    """The box around a rectangle that is turned clockwise by ``rotation`` degrees about its top left corner."""
-    x, y, w, h = (number(value.get(key), key) for key in ("x", "y", "width", "height"))
-    x, y, w, h = x * width / 100, y * height / 100, w * width / 100, h * height / 100
-    straight = box(x, y, x + w, y + h)
-    angle = math.radians(number(value.get("rotation", 0), "rotation"))
-    if not angle:
-        return straight
-    across = np.array([math.cos(angle), math.sin(angle)]) * w
-    down = np.array([-math.sin(angle), math.cos(angle)]) * h
-    return around(np.array([x, y]) + np.stack([across * 0, across, down, across + down]))
-
-
-def _size(entry: Any) -> tuple[int, int] | None:
-    width, height = (
-        (entry.get(key) for key in ("original_width", "original_height")) if isinstance(entry, dict) else (0, 0)
-    )
-    if isinstance(width, int) and isinstance(height, int) and width > 0 and height > 0:
-        return width, height
-    return None
+    return part
 
 
 def write(examples: Iterable[Example], path: Path, task: Task, classes: tuple[str, ...]) -> int:
     """Writes ``images/`` and ``tasks.json`` with one annotation a task, images named relative to the folder.
 
-    Boxes come back to a hundred-thousandth of a pixel, masks (brush strokes) exactly.
+    Boxes come back to a hundred-thousandth of a pixel (rotated ones to a thousandth), masks (brush strokes) exactly.
     """
     output, tasks = OutputFolder(path), []
     for position, example in enumerate(examples, start=1):
@@ -249,10 +190,7 @@ def _results(example: Example, task: Task, classes: tuple[str, ...]) -> Iterator
             value: dict[str, Any] = {"choices": [name]}
             yield {"id": "c0", "type": "choices", "from_name": "class", "to_name": "image", "value": value}
     elif task is Task.DETECT:
-        boxes = boxes_of(example, classes)
-        for i, (name, (x1, y1, x2, y2)) in enumerate(zip(boxes.names, boxes.xyxy.tolist(), strict=True)):
-            sides = {"x": x1 * 100 / width, "y": y1 * 100 / height}
-            sides |= {"width": (x2 - x1) * 100 / width, "height": (y2 - y1) * 100 / height, "rotation": 0}
+        for i, (name, sides) in enumerate(drawn.rectangles(boxes_of(example, classes), width, height)):
             value = sides | {"rectanglelabels": [name]}
             yield frame | {"id": f"r{i}", "type": "rectanglelabels", "from_name": "box", "value": value}
     else:

@@ -34,7 +34,7 @@ from alpipe.errors import DataError
 from alpipe.formats.layout import guess
 from alpipe.formats.layout.images import is_image, shown, walk, walk_images
 from alpipe.formats.layout.output import OutputFolder, masks_of
-from alpipe.formats.shapes.rasters import Coding, Colours, decode, doubt_palettes
+from alpipe.formats.layout.rasters import Coding, Colours, decode, doubt_palettes
 from alpipe.protocols import LabelledFile, ReadRequest
 from alpipe.types import Example, Refusal, Task
 

@@ -21,8 +21,8 @@ from alpipe.errors import DataError
 from alpipe.formats.layout import guess
 from alpipe.formats.layout.images import ImageFinder, is_image, once, shown, walk, walk_images
 from alpipe.formats.layout.output import OutputFolder, boxes_of
-from alpipe.formats.shapes.parts import Part, box, number, take, to_labels
 from alpipe.protocols import LabelledFile, ReadRequest
+from alpipe.shapes.parts import Part, box, number, take, to_labels
 from alpipe.types import Example, Item, Refusal, Task
 
 TASKS = frozenset({Task.DETECT})

@@ -6,8 +6,9 @@ Names come from the YAML, ``classes.txt`` or ``obj.names``, else from the projec
 ``test``.
 
 A line is ``class x y width height`` (the centre) or ``class x1 y1 x2 y2 x3 y3 …`` (a polygon). For detection a polygon
-becomes the box around it; for segmentation a box is refused, and the polygons of one class become one mask. The shares
-are of the image as displayed, so that its header is read.
+of four points that is a turned rectangle is a rotated box (Ultralytics calls it OBB), any other one becomes the box
+around it; for segmentation a box is refused, and the polygons of one class become one mask. The shares are of the image
+as displayed, so that its header is read.
 
 An empty label file is a reviewed image without object. A missing one gives labels None: Ultralytics takes such an image
 for background, but in active learning it is most likely one that nobody has looked at yet.
@@ -23,16 +24,18 @@ from pathlib import Path
 import numpy as np
 
 from alpipe import rle
+from alpipe.boxes import as_rectangle
 from alpipe.errors import DataError
 from alpipe.formats.layout import guess, ultralytics
 from alpipe.formats.layout.images import displayed_size, shown
 from alpipe.formats.layout.output import OutputFolder, boxes_of, masks_of
-from alpipe.formats.shapes.outlines import around, fill, trace
-from alpipe.formats.shapes.parts import Part, box, number, take, to_labels
 from alpipe.protocols import LabelledFile, ReadRequest
-from alpipe.types import Example, Item, Refusal, Task
+from alpipe.shapes.outlines import around, fill, trace
+from alpipe.shapes.parts import Part, box, number, take, to_labels
+from alpipe.types import Example, Item, Refusal, Task, corners_of
 
 TASKS = frozenset({Task.DETECT, Task.SEGMENT})
+KEEPS_ROTATION = True
 
 _SLACK = 0.01
 """How far a share may leave [0, 1] by rounding, as in Ultralytics; beyond it the numbers are most likely pixels."""
@@ -103,15 +106,17 @@ def _line(columns: list[str], names: dict[int, str], task: Task, size: tuple[int
         raise DataError(f"the line has {len(columns)} columns, expected 5 (a box) or 7, 9, … (a polygon)")
     points = np.array(values).reshape(-1, 2) * size
     if task is Task.DETECT:
-        return Part(name, around(points))
+        return Part(name, around(points), as_rectangle(points))
     return Part(name, fill([points.ravel().tolist()], *size))
 
 
 def write(examples: Iterable[Example], path: Path, task: Task, classes: tuple[str, ...]) -> int:
     """Writes ``images/``, ``labels/``, ``data.yaml`` and ``classes.txt``.
 
-    Boxes come back to a millionth of a pixel. A mask is written as one polygon for each connected region, along the
-    pixel edges (holes by bridges), and comes back exactly.
+    Boxes come back to a millionth of a pixel. If people turned any box of the set, all are written by their four
+    corners, since a set is read as the one kind or the other; one that reaches out of the image, which readers of YOLO
+    refuse, by those of the upright box around it. A mask is written as one polygon for each connected
+    region, along the pixel edges (holes by bridges), and comes back exactly.
     """
     guess.check_task("yolo", task, TASKS)
     output, count = OutputFolder(path), 0
@@ -119,8 +124,14 @@ def write(examples: Iterable[Example], path: Path, task: Task, classes: tuple[st
     names = "".join(f"  {i}: {json.dumps(name, ensure_ascii=False)}\n" for i, name in enumerate(classes))
     split = "# Not split: training and validation are the same images. Split them before you train.\n"
     output.write_text("data.yaml", f"{split}train: images\nval: images\nnames:\n{names}")
+    if task is Task.DETECT:
+        examples = list(examples)
+    turned = task is Task.DETECT and any(boxes_of(example, classes).rotated.any() for example in examples)
     for example in examples:
-        rows = _box_rows(example, classes) if task is Task.DETECT else _polygon_rows(example, classes)
+        if task is Task.SEGMENT:
+            rows = _polygon_rows(example, classes)
+        else:
+            rows = _corner_rows(example, classes) if turned else _box_rows(example, classes)
         lines = [f"{index} {' '.join(repr(float(value)) for value in row)}\n" for index, row in rows]
         name = output.copy(example.item)
         output.write_text(f"labels/{Path(name).stem}.txt", "".join(lines))
@@ -133,6 +144,16 @@ def _box_rows(example: Example, classes: tuple[str, ...]) -> Iterator[tuple[int,
     for name, (x1, y1, x2, y2) in zip(boxes.names, boxes.xyxy.tolist(), strict=True):
         shares = [(x1 + x2) / 2 / width, (y1 + y2) / 2 / height, (x2 - x1) / width, (y2 - y1) / height]
         yield classes.index(name), shares
+
+
+def _corner_rows(example: Example, classes: tuple[str, ...]) -> Iterator[tuple[int, list[float]]]:
+    boxes = boxes_of(example, classes)
+    corners = corners_of(boxes.xyxy) if boxes.corners is None else boxes.corners
+    for name, points, upright in zip(boxes.names, corners, corners_of(boxes.xyxy), strict=True):
+        shares = points.astype(np.float64) / _sides(example.item)
+        if (shares < -_SLACK).any() or (shares > 1 + _SLACK).any():
+            shares = upright.astype(np.float64) / _sides(example.item)
+        yield classes.index(name), shares.ravel().tolist()
 
 
 def _polygon_rows(example: Example, classes: tuple[str, ...]) -> Iterator[tuple[int, list[float]]]:

@@ -7,9 +7,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
+from alpipe import boxes as arithmetic
 from alpipe import plugins
 from alpipe.errors import DataError
 from alpipe.plugins import Kind
@@ -121,8 +123,17 @@ def import_labels(
     )
 
 
-def export_labels(project: Project, format_name: str, path: Path) -> int:
-    """Writes what is labelled, pool and hold-out, reviewed-empty images included; returns how many images.
+class Exported(NamedTuple):
+    """What an export wrote: images, and how many boxes that people turned stand there as the upright ones around them,
+    since the format has no rotation.
+    """
+
+    images: int
+    turned: int
+
+
+def export_labels(project: Project, format_name: str, path: Path) -> Exported:
+    """Writes what is labelled, pool and hold-out, reviewed-empty images included.
 
     Raises DataError where nothing is labelled yet or the folder holds something.
     """
@@ -131,7 +142,9 @@ def export_labels(project: Project, format_name: str, path: Path) -> int:
     if not examples:
         raise DataError("nothing is labelled yet: there is nothing to export")
     count: int = plugin.write(examples, path, project.config.task, project.classes)
-    return count
+    boxes = [example.labels for example in examples if isinstance(example.labels, Boxes)]
+    turned = 0 if getattr(plugin, "KEEPS_ROTATION", False) else sum(int(found.rotated.sum()) for found in boxes)
+    return Exported(count, turned)
 
 
 def ingest_share(project: Project) -> float:
@@ -197,7 +210,7 @@ def _fit_boxes(
     if faults and not keep:
         return None, faults, 0
     moved = int((np.abs(clipped[keep] - boxes.xyxy[keep]) > 1.0).any(axis=1).sum()) if keep else 0
-    return Boxes(clipped[keep], tuple(boxes.names[at] for at in keep)), faults, moved
+    return arithmetic.pick(boxes, keep, clipped[keep]), faults, moved
 
 
 def _fit_masks(

@@ -140,6 +140,19 @@ class Studio:
         with self._stated(f"changing project {number}"):
             self._sdk.projects.update(id=number, **changes)
 
+    def label_uses(self, number: int) -> dict[str, int]:
+        """In how many answers of the project each label stands, drafts too."""
+        with self._stated(f"reading which labels of project {number} are in use"):
+            answer = self._http.get(f"{self.url}/api/projects/{number}/summary/", headers=self._authorization())
+            if answer.is_error:
+                raise ApiError(status_code=answer.status_code, body=answer.text)
+            uses: dict[str, int] = {}
+            for part in ("created_labels", "created_labels_drafts"):
+                for counts in (answer.json().get(part) or {}).values():
+                    for label, count in counts.items():
+                        uses[label] = uses.get(label, 0) + int(count)
+            return uses
+
     def ensure_storage(self, number: int, folder: Path) -> None:
         """Lets the project show the files of a folder. The storage is never synchronised."""
         with self._stated("giving the project access to its images"):
@@ -277,10 +290,11 @@ class Studio:
     def _refusal(self, doing: str, error: ApiError) -> str:
         match error.status_code:
             case 401:
-                return f"{self.url} refuses the token: check LABEL_STUDIO_API_KEY, or run 'alpipe labelstudio up'"
+                why = " (it has expired)" if "expired" in str(error.body) else ""
+                return f"{self.url} refuses the token{why}: check LABEL_STUDIO_API_KEY, or run 'alpipe labelstudio up'"
             case 403:
                 return f"{self.url} does not permit {doing}: use the token of an account that may"
-            case 404:
+            case 404 | 405 | 501:
                 return f"{self.url} has nothing there while {doing}; was it deleted, or is this no Label Studio server?"
             case status:
                 return f"{self.url} answered {status} while {doing}: {_detail(error.body)}"

@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from alpipe import boxes
-from alpipe.annotators.studio import brush, regions
+from alpipe import boxes, rle
+from alpipe.annotators.studio import regions
 from alpipe.annotators.studio.config import Control
 from alpipe.annotators.studio.regions import Region
-from alpipe.types import Boxes, Item, Labels, Masks, Task
+from alpipe.shapes import drawn
+from alpipe.types import Boxes, Item, Labels, Masks, Rle, Task
 
 SAME_OBJECT = 0.3
 """IoU from which a person moves a box instead of deleting it and drawing a new one."""
@@ -44,10 +45,8 @@ def correct(
             pairs = _pair_boxes(proposed, truth)
             overlaps = {pair: _overlap(proposed, truth, *pair) for pair in pairs}
         case Task.SEGMENT, Masks(), Masks():
-            pairs = _pair_names(shown, wanted, control)
-            overlaps = {pair: _mask_iou(shown[pair[0]], wanted[pair[1]], item) for pair in pairs}
+            overlaps = _pair_masks(shown, wanted, item, control)
         case _:
-            pairs = [(0, 0)]
             overlaps = {(0, 0): 1.0}
     return _merge(shown, wanted, overlaps, control, tolerance)
 
@@ -82,7 +81,7 @@ def _merge(
 
 
 def _label(region: Region, control: Control) -> Any:
-    return region["value"].get("choices" if control.task is Task.CLASSIFY else control.region_type)
+    return region["value"].get(control.region_type)
 
 
 def _pair_boxes(proposed: Boxes, truth: Boxes) -> list[tuple[int, int]]:
@@ -108,16 +107,27 @@ def _overlap(proposed: Boxes, truth: Boxes, row: int, col: int) -> float:
     return float(boxes.iou(proposed.xyxy[row : row + 1], truth.xyxy[col : col + 1])[0, 0])
 
 
-def _pair_names(shown: Sequence[Region], wanted: Sequence[Region], control: Control) -> list[tuple[int, int]]:
-    names = [_label(region, control) for region in shown]
-    return [(names.index(name), at) for at, region in enumerate(wanted) if (name := _label(region, control)) in names]
+def _pair_masks(
+    shown: Sequence[Region], wanted: Sequence[Region], item: Item, control: Control
+) -> dict[tuple[int, int], float]:
+    """Each true region with the shown one of its name that covers it best, and their IoU."""
+    pixels, truths = ([_pixels(region, item) for region in part] for part in (shown, wanted))
+    free, pairs = list(range(len(shown))), {}
+    for at, region in enumerate(wanted):
+        same = [row for row in free if _label(shown[row], control) == _label(region, control)]
+        if same:
+            best = max(same, key=lambda row: _mask_iou(pixels[row], truths[at]))
+            free.remove(best)
+            pairs[best, at] = _mask_iou(pixels[best], truths[at])
+    return pairs
 
 
-def _mask_iou(a: Region, b: Region, item: Item) -> float:
-    first, second = (_pixels(region, item) for region in (a, b))
-    union = int((first | second).sum())
-    return float((first & second).sum() / union) if union else 1.0
+def _mask_iou(a: np.ndarray[Any, np.dtype[np.bool_]], b: np.ndarray[Any, np.dtype[np.bool_]]) -> float:
+    union = int((a | b).sum())
+    return float((a & b).sum() / union) if union else 1.0
 
 
 def _pixels(region: Region, item: Item) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    return brush.decode(region["value"]["rle"], item.height, item.width)
+    mask = drawn.part(region, Task.SEGMENT, item.width, item.height).shape
+    assert isinstance(mask, Rle)  # noqa: S101  # nothing else is a mask
+    return rle.decode(mask) > 0

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import re
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from alpipe.annotators.studio import config
 from alpipe.annotators.studio.client import Studio, StudioProject
-from alpipe.annotators.studio.config import Control
+from alpipe.annotators.studio.config import PLAIN, Control, Drawing
 from alpipe.errors import AnnotatorError
 from alpipe.protocols import AnnotatorContext
 
@@ -42,6 +43,7 @@ class ProjectChoice:
     title: str
     number: int | None
     state: Path
+    drawing: Drawing = PLAIN
 
     def known(self) -> dict[str, Any]:
         """What an earlier run noted of our own project: ``mark``, and ``project`` and ``url`` once it was made."""
@@ -66,7 +68,7 @@ def find(studio: Studio, choice: ProjectChoice, context: AnnotatorContext) -> Op
         adopted = studio.project(choice.number)
         if adopted is None:
             raise AnnotatorError(f"{studio.url} has no project {choice.number}: correct the option project_id")
-        return _fitting(studio, adopted, context)
+        return _opened(studio, adopted, choice, context)
     known = choice.known()
     if "mark" not in known:
         return None
@@ -75,14 +77,14 @@ def find(studio: Studio, choice: ProjectChoice, context: AnnotatorContext) -> Op
         if not marked:
             return None
         choice.note(known | {"project": marked[0].id, "url": studio.url})
-        return _own(studio, marked[0], context)
+        return _own(studio, marked[0], choice, context)
     found = studio.project(known["project"])
     if found is None or (known["mark"] not in found.description and known.get("url") != studio.url):
         raise AnnotatorError(
             f"project {known['project']} of {context.project!r} is not on {studio.url}"
             f" (it was made on {known.get('url')}): use that server, or delete {choice.state} to start a new project"
         )
-    return _own(studio, found, context)
+    return _own(studio, found, choice, context)
 
 
 def find_or_make(studio: Studio, choice: ProjectChoice, context: AnnotatorContext) -> OpenProject:
@@ -92,9 +94,8 @@ def find_or_make(studio: Studio, choice: ProjectChoice, context: AnnotatorContex
         mark = choice.known().get("mark") or f"alpipe:{uuid.uuid4().hex}"
         choice.note({"mark": mark})
         description = f"Made by alpipe for {context.project!r}. Keep this mark: {mark}"
-        number = studio.create_project(
-            _title(choice.title), config.write(context.task, context.classes), description=description
-        )
+        xml = config.write(context.task, context.classes, choice.drawing)
+        number = studio.create_project(_title(choice.title), xml, description=description)
         choice.note({"mark": mark, "project": number, "url": studio.url})
         found = find(studio, choice, context)
         if found is None:
@@ -108,25 +109,51 @@ def slug(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-")[:40] or "project"
 
 
-def _own(studio: Studio, project: StudioProject, context: AnnotatorContext) -> OpenProject:
-    """Our own project follows the configuration: a new class becomes a new label, unless people changed the setup."""
-    control = config.read(project.label_config, context.task, f"{studio.url}/projects/{project.id}")
-    new = config.missing(control, context.classes)
-    if new and project.label_config == config.write(context.task, control.labels):
-        project.label_config = config.write(context.task, (*control.labels, *new))
-        studio.update_project(project.id, label_config=project.label_config)
-    return _fitting(studio, project, context)
-
-
-def _fitting(studio: Studio, project: StudioProject, context: AnnotatorContext) -> OpenProject:
-    url = f"{studio.url}/projects/{project.id}"
-    control = config.read(project.label_config, context.task, url)
+def _own(studio: Studio, project: StudioProject, choice: ProjectChoice, context: AnnotatorContext) -> OpenProject:
+    """Our own project follows the configuration: a new label is added to it, whatever else people changed there; a
+    label that was renamed on either side is never taken for a new one.
+    """
+    where = f"{studio.url}/projects/{project.id}"
+    control = config.read(project.label_config, context.task, where, choice.drawing)
+    wanted = [choice.drawing.there(name) for name in context.classes]
+    noted = choice.known().get("labels") or []
+    gone = [name for name in noted if name in wanted and name not in control.labels]
+    if gone:
+        raise AnnotatorError(
+            f"{where} does not offer {_listed(gone)} any more, which alpipe put there (it offers"
+            f" {_listed(control.labels)}): if it was renamed, say so by the option label_names, else add it again"
+        )
+    dropped = [name for name in noted if name not in wanted and name in control.labels]
+    if dropped:
+        _check_unused(studio, project, dropped, where)
     new = config.missing(control, context.classes)
     if new:
+        project.label_config = config.add(project.label_config, control, new)
+        studio.update_project(project.id, label_config=project.label_config)
+    if sorted(noted) != sorted(wanted):
+        choice.note(choice.known() | {"labels": wanted})
+    return _opened(studio, project, choice, context)
+
+
+def _check_unused(studio: Studio, project: StudioProject, dropped: list[str], where: str) -> None:
+    uses = studio.label_uses(project.id)
+    used = [f"{name!r} (in {uses[name]} answers)" for name in dropped if uses.get(name)]
+    if used:
         raise AnnotatorError(
-            f"{url} does not offer the labels {', '.join(new)}: add them in its settings under Labeling Interface"
+            f"{where}: people have used {', '.join(used)}, which is not among the labels of this project any more:"
+            " put it back, or if it was renamed, map the new name to the old one by the option label_names"
         )
+
+
+def _opened(studio: Studio, project: StudioProject, choice: ProjectChoice, context: AnnotatorContext) -> OpenProject:
+    """Raises AnnotatorError with all that does not fit."""
+    url = f"{studio.url}/projects/{project.id}"
+    control = config.read(project.label_config, context.task, url, choice.drawing, context.classes)
     return OpenProject(project.id, control, project.label_config, project.model_version, project.tasks, f"{url}/data")
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(repr(name) for name in names)
 
 
 def _title(wanted: str) -> str:

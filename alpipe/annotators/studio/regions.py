@@ -1,48 +1,51 @@
 """Labels to and from the regions of a Label Studio result. Pure functions.
 
-Coordinates there are percent of the image as displayed, top left and size. One box is one region, one mask is one
-brush region, the class of an image is one region without coordinates.
+Coordinates there are percent of the image as displayed, top left and size. One box is one region; a mask is one brush
+region, or a polygon for each of its connected parts; the class of an image is one region without coordinates.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from alpipe import rle
-from alpipe.annotators.studio import brush
+from alpipe import boxes, rle
 from alpipe.annotators.studio.config import Control
 from alpipe.errors import DataError
+from alpipe.shapes import brush, drawn, outlines
+from alpipe.shapes.parts import Part, to_labels
 from alpipe.types import Boxes, ImageClass, Item, Labels, Masks, Rle, Task
 
 Region: TypeAlias = dict[str, Any]
+
+TOLD = 3
+"""Faults of one answer that are told in words; the others are counted."""
 
 
 def encode(labels: Labels, item: Item, control: Control, source: str, scores: Sequence[float] = ()) -> list[Region]:
     """The regions of the labels, in their order.
 
     ``source`` (a model's version) and the item's key give the regions' ids, the same each time. Boxes are clipped to
-    the image; a box outside of it and a mask without pixels have no region. ``scores`` has a confidence a label.
+    the image unless people turned them; a box outside of it and a mask without pixels have no region. ``scores`` has a
+    confidence a label.
     """
-    regions = []
-    for at, (name, value) in enumerate(_values(labels, item)):
-        if value is None:
-            continue
+    regions: list[Region] = []
+    for label_at, place, name, value in _values(labels, item, control):
         region: Region = {
-            "id": region_id(source, item.key, at),
+            "id": region_id(source, item.key, place),
             "type": control.region_type,
             "from_name": control.name,
             "to_name": control.to_name,
-            "value": {**value, "choices" if control.task is Task.CLASSIFY else control.region_type: [name]},
+            "value": {**value, control.region_type: [control.drawing.there(name)]},
         }
         if control.task is not Task.CLASSIFY:
             region |= {"original_width": item.width, "original_height": item.height, "image_rotation": 0}
         if scores:
-            region["score"] = float(scores[at])
+            region["score"] = float(scores[label_at])
         regions.append(region)
     return regions
 
@@ -53,31 +56,26 @@ def region_id(source: str, key: str, at: int) -> str:
 
 
 def decode(result: Any, item: Item, control: Control, classes: Sequence[str]) -> Labels | None:
-    """What a result says of the item; None for a classification without a class.
+    """What a result says of the item, in the project's own names; None for a classification without a class.
 
-    A rotated box gives the upright box around it; several brush regions of a name are one mask; polygons are filled.
-    Regions of other controls are an error, as is a label that is not among the classes: dropping them would teach
-    that nothing is there. Raises DataError that names the region and what is wrong.
+    A turned box keeps its corners beside the upright box around it. For detection an ellipse, a polygon or a brush
+    stroke is the box around it; for segmentation those of one name are one mask, and a stroke that was rubbed out is
+    none. All else is an error, as is a label that is not among the classes: dropping a region would teach that nothing
+    is there. Raises DataError that names each region and what is wrong.
     """
     if not isinstance(result, list):
         raise DataError(f"the result is no list of regions: {str(result)[:60]}")
-    found = []
-    for at, region in enumerate(result):
+    ours = {control.drawing.there(name): name for name in classes}
+    parts, faults = [], []
+    for at, region in enumerate(result, start=1):
         try:
-            found.append(_decode_region(region, item, control, classes))
-        except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
-            raise DataError(f"region {at} is damaged: {type(error).__name__} {error}") from error
-    match control.task:
-        case Task.CLASSIFY:
-            names = {name for name, _ in found}
-            if len(names) > 1:
-                raise DataError(f"an image has one class, but {', '.join(sorted(names))} are given")
-            return ImageClass(names.pop()) if names else None
-        case Task.DETECT:
-            xyxy = np.asarray([value for _, value in found], np.float32).reshape(-1, 4)
-            return Boxes(xyxy, tuple(name for name, _ in found))
-        case Task.SEGMENT:
-            return _unite(found)
+            parts.append(_part(region, item, control, ours))
+        except DataError as error:
+            faults.append(f"region {at}{_id(region)}: {error}")
+    if faults:
+        more = f"; and {len(faults) - TOLD} regions more" if len(faults) > TOLD else ""
+        raise DataError("; ".join(faults[:TOLD]) + more)
+    return to_labels(control.task, [part for part in parts if not _is_rubbed_out(part)], complete=True)
 
 
 def check(regions: Sequence[Region], control: Control) -> list[str]:
@@ -86,7 +84,7 @@ def check(regions: Sequence[Region], control: Control) -> list[str]:
     seen: set[Any] = set()
     for at, region in enumerate(regions):
         value = region["value"]
-        name = value.get("choices" if control.task is Task.CLASSIFY else control.region_type, [None])[0]
+        name = value.get(control.region_type, [None])[0]
         if name not in control.labels:
             faults.append(f"region {at} has the label {name!r}, which the project does not offer")
         if region["id"] in seen:
@@ -94,97 +92,84 @@ def check(regions: Sequence[Region], control: Control) -> list[str]:
         seen.add(region["id"])
         if not 0 <= region.get("score", 0) <= 1:
             faults.append(f"region {at} has the score {region['score']}")
-        if control.task is Task.DETECT:
-            x, y, w, h = (value[side] for side in ("x", "y", "width", "height"))
-            inside = x >= 0 and y >= 0 and w > 0 and h > 0 and x + w <= 100 + 1e-9 and y + h <= 100 + 1e-9
-            if not inside:  # also where one is not a number
-                faults.append(f"region {at} is not inside the image: {x}, {y}, {w}, {h} %")
+        if not _is_inside(value):
+            stated = {key: value[key] for key in ("x", "y", "width", "height", "points") if key in value}
+            faults.append(f"region {at} is not inside the image: {str(stated)[:100]} %")
     return faults
 
 
 # ── one region ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _values(labels: Labels, item: Item) -> list[tuple[str, dict[str, Any] | None]]:
+def _values(labels: Labels, item: Item, control: Control) -> Iterator[tuple[int, int, str, dict[str, Any]]]:
+    """(place of the label, place of the region, our name, value), the places the same whatever is left out."""
     match labels:
         case ImageClass(name=name):
-            return [(name, {})]
-        case Boxes(xyxy=xyxy, names=names):
-            return [(name, _percent(box, item)) for name, box in zip(names, xyxy.astype(np.float64), strict=True)]
+            yield 0, 0, name, {}
+        case Boxes():
+            turned = labels.rotated
+            limits = np.asarray([item.width, item.height] * 2, np.float32)
+            inside = np.clip(labels.xyxy, 0, limits)
+            for at, name in enumerate(labels.names):
+                if (inside[at, 2:] <= inside[at, :2]).any():
+                    continue
+                one = boxes.pick(labels, [at], inside[at : at + 1])
+                _, sides = next(drawn.rectangles(one, item.width, item.height))
+                yield at, at, name, sides if turned[at] else _whole(sides)
         case Masks(by_name=by_name):
-            return [(name, _brush(mask)) for name, mask in by_name.items()]
+            place = 0
+            for at, (name, mask) in enumerate(by_name.items()):
+                for value in _outline(mask, item, control):
+                    yield at, place, name, value
+                    place += 1
 
 
-def _percent(box: np.ndarray[Any, np.dtype[np.float64]], item: Item) -> dict[str, Any] | None:
-    x1, x2 = (min(max(float(x) / item.width, 0.0), 1.0) * 100 for x in box[::2])
-    y1, y2 = (min(max(float(y) / item.height, 0.0), 1.0) * 100 for y in box[1::2])
-    if x2 <= x1 or y2 <= y1:
-        return None
-    return {"x": x1, "y": y1, "width": x2 - x1, "height": y2 - y1, "rotation": 0}
+def _whole(sides: dict[str, float]) -> dict[str, float]:
+    """Without what rounding adds beyond 100 percent."""
+    width, height = min(sides["width"], 100 - sides["x"]), min(sides["height"], 100 - sides["y"])
+    return sides | {"width": width, "height": height, "rotation": 0}
 
 
-def _brush(mask: Rle) -> dict[str, Any] | None:
+def _outline(mask: Rle, item: Item, control: Control) -> Iterator[dict[str, Any]]:
     pixels = rle.decode(mask)
-    return {"format": "rle", "rle": brush.encode(pixels)} if pixels.any() else None
+    if control.region_type == drawn.POLYGON:
+        for points in outlines.simplify(pixels, control.drawing.tolerance):
+            yield {"points": (points * 100 / (item.width, item.height)).tolist(), "closed": True}
+    elif pixels.any():
+        yield {"format": "rle", "rle": brush.encode(pixels)}
 
 
-def _decode_region(region: Any, item: Item, control: Control, classes: Sequence[str]) -> tuple[str, Any]:
-    kind, where = region["type"], f"region {region.get('id', '?')}"
-    known = {Task.CLASSIFY: ("choices",), Task.DETECT: ("rectanglelabels",)}
-    if kind not in known.get(control.task, ("brushlabels", "polygonlabels")):
-        raise DataError(f"{where} is of the kind {str(kind)[:40]!r}, but {control.task} takes {control.region_type}")
-    value = region["value"]
-    names = value[kind]
-    if not isinstance(names, list) or len(names) != 1 or not isinstance(names[0], str):
-        raise DataError(f"{where} needs exactly one label, but has {str(names)[:60]}")
-    name: str = names[0]
-    if name not in classes:
-        raise DataError(f"{where} has the unknown label {name[:40]!r}; the labels are {', '.join(classes)}")
-    match kind:
-        case "choices":
-            return name, None
-        case "rectanglelabels":
-            return name, _decode_box(value, item, where)
-        case "polygonlabels":
-            return name, _fill(value["points"], item)
-        case _:
-            size = (region["original_height"], region["original_width"])
-            if size != (item.height, item.width):
-                raise DataError(
-                    f"{where} is drawn for an image of {size[1]}×{size[0]} pixels, not {item.width}×{item.height}"
-                )
-            return name, brush.decode(value["rle"], item.height, item.width)
+def _part(region: Any, item: Item, control: Control, ours: dict[str, str]) -> Part:
+    part = drawn.part(region, control.task, item.width, item.height)
+    if part.name not in ours:
+        raise DataError(f"the unknown label {part.name[:40]!r}; the labels are {', '.join(ours)}")
+    part = part._replace(name=ours[part.name])
+    if part.shape is None or isinstance(part.shape, Rle):
+        return part
+    x1, y1, x2, y2 = part.shape
+    cut = (max(x1, 0.0), max(y1, 0.0), min(x2, float(item.width)), min(y2, float(item.height)))
+    if cut[2] <= cut[0] or cut[3] <= cut[1]:
+        raise DataError("the box has no area inside the image; redraw or delete it")
+    return part._replace(shape=cut)
 
 
-def _decode_box(value: dict[str, Any], item: Item, where: str) -> list[float]:
-    x, y, w, h, turn = (float(value.get(side, 0) or 0) for side in ("x", "y", "width", "height", "rotation"))
-    if not all(map(math.isfinite, (x, y, w, h, turn))):
-        raise DataError(f"{where} has a coordinate that is no finite number")
-    left, top, wide, high = x * item.width / 100, y * item.height / 100, w * item.width / 100, h * item.height / 100
-    cos, sin = (1.0, 0.0) if turn == 0 else (math.cos(math.radians(turn)), math.sin(math.radians(turn)))
-    corners = [(left + a * cos - b * sin, top + a * sin + b * cos) for a in (0, wide) for b in (0, high)]
-    xs, ys = ([corner[axis] for corner in corners] for axis in (0, 1))
-    box = np.asarray(
-        [max(min(xs), 0), max(min(ys), 0), min(max(xs), item.width), min(max(ys), item.height)], np.float32
-    )
-    if box[2] <= box[0] or box[3] <= box[1]:
-        raise DataError(f"{where} has no area inside the image; redraw or delete it")
-    return [float(side) for side in box]
+def _is_rubbed_out(part: Part) -> bool:
+    return isinstance(part.shape, Rle) and not rle.area(part.shape)
 
 
-def _fill(points: Any, item: Item) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    import cv2
-
-    corners = np.asarray(points, np.float64).reshape(-1, 2)
-    if len(corners) < 3 or not np.isfinite(corners).all() or np.abs(corners).max() > 1000:
-        raise DataError("a polygon needs at least three points near the image")
-    pixels = np.zeros((item.height, item.width), np.uint8)
-    cv2.fillPoly(pixels, [np.round(corners * (item.width, item.height) / 100).astype(np.int32)], 1)
-    return pixels > 0
+def _id(region: Any) -> str:
+    name = region.get("id") if isinstance(region, dict) else None
+    return f" ({name[:20]!r})" if isinstance(name, str) else ""
 
 
-def _unite(found: Sequence[tuple[str, np.ndarray[Any, np.dtype[np.bool_]]]]) -> Masks:
-    united: dict[str, np.ndarray[Any, np.dtype[np.bool_]]] = {}
-    for name, pixels in found:
-        united[name] = united[name] | pixels if name in united else pixels
-    return Masks({name: rle.encode(pixels) for name, pixels in united.items() if pixels.any()})
+def _is_inside(value: dict[str, Any]) -> bool:
+    """Whether the shape to be sent lies within 0 and 100 percent; a turned box may reach out."""
+    if "points" in value:
+        points = value["points"]
+        return len(points) > 2 and all(-1e-9 <= side <= 100 + 1e-9 for point in points for side in point)
+    if "width" not in value:
+        return True
+    x, y, w, h = (value[side] for side in ("x", "y", "width", "height"))
+    if value.get("rotation"):
+        return all(map(math.isfinite, (x, y, w, h, value["rotation"]))) and w > 0 and h > 0
+    return bool(x >= 0 and y >= 0 and w > 0 and h > 0 and x + w <= 100 + 1e-9 and y + h <= 100 + 1e-9)

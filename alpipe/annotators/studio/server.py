@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -121,6 +122,7 @@ def connect(home: Path) -> Connection:
     if url and not token:
         raise AnnotatorError(f"LABEL_STUDIO_URL is set ({url}) but not LABEL_STUDIO_API_KEY: set it to an access token")
     if url:
+        _check_address(url, token)
         return Connection(url.rstrip("/"), token, None)
     home = home.resolve()
     state = _alive(home)
@@ -131,6 +133,14 @@ def connect(home: Path) -> Connection:
         )
     server = _server(home, state)
     return Connection(server.url, server.token, server.files_root)
+
+
+def _check_address(url: str, token: str) -> None:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise AnnotatorError(f"LABEL_STUDIO_URL={url} is no address: write it as https://labels.example.org")
+    if not token.isascii() or not token.isprintable() or " " in token:
+        raise AnnotatorError("LABEL_STUDIO_API_KEY is no token: it holds blanks, line breaks or unusual characters")
 
 
 # ── starting ────────────────────────────────────────────────────────────────────────────────────────────────────────

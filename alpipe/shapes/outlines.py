@@ -1,4 +1,4 @@
-"""Polygons and run lengths to masks, and masks to polygons along the pixel edges. By pycocotools."""
+"""Polygons, ellipses and run lengths to masks, and masks to polygons. By pycocotools."""
 
 from __future__ import annotations
 
@@ -9,12 +9,16 @@ import numpy as np
 import numpy.typing as npt
 from pycocotools import mask as coco
 
+from alpipe import rle
 from alpipe.errors import DataError
-from alpipe.formats.shapes.parts import Box, box, number
+from alpipe.shapes.parts import Box, box, number
 from alpipe.types import ByteArray, Rle
 
 _MOST_PIXELS = 2**31
 """pycocotools counts pixels in 32 bits."""
+
+_STEPS = (16.0, 8.0, 4.0, 2.0, 1.4, 1.0, 0.7, 0.5)
+"""Pixels by which a simplified outline may leave the exact one, the coarsest first: the share of pixels decides."""
 
 
 def fill(polygons: Sequence[Sequence[object]], width: int, height: int) -> Rle:
@@ -88,13 +92,77 @@ def trace(mask: ByteArray) -> Iterator[npt.NDArray[np.int64]]:
     ``fill`` gives exactly the region back: a hole is reached from the first point by a bridge that is walked both
     ways and so cancels under the even-odd rule.
     """
+    for region, corner in _regions(mask):
+        yield np.array(_joined(_loops(region)), np.int64) + corner
+
+
+def simplify(mask: ByteArray, tolerance: float) -> Iterator[npt.NDArray[np.int64]]:
+    """As ``trace``, with as few points as keep the IoU of each region with what its polygon fills at 1 − ``tolerance``
+    at least (Douglas and Peucker 1973); a tolerance of 0 leaves the exact outline.
+    """
+    for region, corner in _regions(mask):
+        loops = _loops(region)
+        exact = _joined(loops)
+        yield np.array(_simplest(region, loops, tolerance) or exact, np.int64) + corner
+
+
+def ellipse(
+    centre: tuple[float, float], radii: tuple[float, float], degrees: float, width: int, height: int
+) -> npt.NDArray[np.bool_]:
+    """(height, width) of the pixels whose centre lies in an ellipse, in pixels, turned clockwise about its centre."""
+    pixels = np.zeros((height, width), np.bool_)
+    x1, y1, x2, y2 = around_ellipse(centre, radii, degrees)
+    left, top = max(int(x1) - 1, 0), max(int(y1) - 1, 0)
+    right, bottom = min(int(x2) + 2, width), min(int(y2) + 2, height)
+    if right <= left or bottom <= top:
+        return pixels
+    angle = np.deg2rad(degrees)
+    x = np.arange(left, right) + 0.5 - centre[0]
+    y = (np.arange(top, bottom) + 0.5 - centre[1])[:, None]
+    along, across = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
+    pixels[top:bottom, left:right] = (along / radii[0]) ** 2 + (across / radii[1]) ** 2 <= 1
+    return pixels
+
+
+def around_ellipse(centre: tuple[float, float], radii: tuple[float, float], degrees: float) -> Box:
+    """The smallest upright box around the ellipse."""
+    cos, sin = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
+    half_width, half_height = np.hypot(radii[0] * cos, radii[1] * sin), np.hypot(radii[0] * sin, radii[1] * cos)
+    x, y = centre
+    return box(x - float(half_width), y - float(half_height), x + float(half_width), y + float(half_height))
+
+
+def _regions(mask: ByteArray) -> Iterator[tuple[npt.NDArray[np.bool_], npt.NDArray[np.int64]]]:
+    """Each 4-connected region of the mask, cut out, with the x and y of the place where it was."""
     count, regions, boxes, _ = cv2.connectedComponentsWithStats((mask != 0).astype(np.uint8), connectivity=4)
     for label in range(1, count):
         x, y, width, height = (int(value) for value in boxes[label, :4])
-        loops = _loops(regions[y : y + height, x : x + width] == label)
-        outer, holes = loops[0], loops[1:]
-        joined = [*outer, *(point for hole in holes for point in (outer[0], *hole, hole[0]))]
-        yield np.array(joined, np.int64) + np.array([x, y])
+        yield regions[y : y + height, x : x + width] == label, np.array([x, y])
+
+
+def _joined(loops: Sequence[Sequence[tuple[int, int]]]) -> list[tuple[int, int]]:
+    """The outer line and its holes as one line."""
+    outer, holes = loops[0], loops[1:]
+    return [*outer, *(point for hole in holes for point in (outer[0], *hole, hole[0]))]
+
+
+def _simplest(
+    region: npt.NDArray[np.bool_], loops: Sequence[Sequence[tuple[int, int]]], tolerance: float
+) -> list[tuple[int, int]] | None:
+    height, width = region.shape
+    if tolerance <= 0:
+        return None
+    for step in _STEPS:
+        simple = [cv2.approxPolyDP(np.array(loop, np.int32), step, True)[:, 0].tolist() for loop in loops]
+        kept = [[(int(x), int(y)) for x, y in loop] for loop in simple if len(loop) > 2]
+        if not kept or len(simple[0]) < 3:
+            continue
+        joined = _joined(kept)
+        encoded = coco.merge(coco.frPyObjects([[float(value) for point in joined for value in point]], height, width))
+        filled = rle.decode(Rle(height, width, encoded["counts"].decode("ascii"))) > 0
+        if (filled & region).sum() >= (1 - tolerance) * (filled | region).sum():
+            return joined
+    return None
 
 
 def _loops(region: npt.NDArray[np.bool_]) -> list[list[tuple[int, int]]]:

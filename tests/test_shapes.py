@@ -11,7 +11,7 @@ from label_studio_sdk.converter.brush import decode_rle, encode_rle, mask2rle
 
 from alpipe import rle
 from alpipe.errors import DataError
-from alpipe.formats.shapes import brush, outlines
+from alpipe.shapes import brush, outlines
 
 MASKS = hnp.arrays(np.uint8, st.tuples(st.integers(1, 30), st.integers(1, 30)), elements=st.integers(0, 1))
 
@@ -91,3 +91,48 @@ def test_no_bytes_do_harm(noise: list[int]) -> None:
     for data in (noise, [*header, *noise]):
         with contextlib.suppress(DataError):
             assert brush.decode(data, 5, 4).shape == (4, 5)
+
+
+def test_brush_strokes_that_claim_to_be_huge_are_refused_before_they_take_memory() -> None:
+    with pytest.raises(DataError, match="do not fill"):
+        brush.decode([255, 255, 255, 252, *[0] * 20], 10, 10)
+
+
+@given(MASKS, st.floats(0, 0.2))
+def test_a_simplified_outline_fills_nearly_the_region_it_is_of(mask: np.ndarray, tolerance: float) -> None:
+    height, width = mask.shape
+    exact = [polygon.ravel().tolist() for polygon in outlines.trace(mask)]
+    simple = [polygon.ravel().tolist() for polygon in outlines.simplify(mask, tolerance)]
+    assert len(simple) == len(exact)
+    for before, after in zip(exact, simple, strict=True):
+        assert len(after) <= len(before)
+        region, filled = (rle.decode(outlines.fill([points], width, height)) for points in (before, after))
+        assert (region & filled).sum() >= (1 - tolerance) * (region | filled).sum()
+
+
+def test_a_round_outline_needs_far_fewer_points_where_some_pixels_may_miss() -> None:
+    disc = outlines.ellipse((60, 60), (50, 50), 0, 120, 120).astype(np.uint8)
+    (exact,), (simple,) = outlines.trace(disc), outlines.simplify(disc, 0.01)
+    assert len(simple) < len(exact) / 4
+
+
+@given(
+    st.floats(-20, 60), st.floats(-20, 60), st.floats(2, 30), st.floats(2, 30), st.floats(-360, 360)
+)  # fmt: skip
+def test_an_ellipse_covers_its_area_and_lies_in_the_box_around_it(
+    x: float, y: float, across: float, down: float, degrees: float
+) -> None:
+    pixels = outlines.ellipse((x + 100, y + 100), (across, down), degrees, 300, 300)
+    assert abs(pixels.sum() - np.pi * across * down) <= 4 * (across + down) ** 0.5 + 0.05 * np.pi * across * down
+    rows, columns = np.nonzero(pixels)
+    x1, y1, x2, y2 = outlines.around_ellipse((x + 100, y + 100), (across, down), degrees)
+    assert x1 <= columns.min() + 0.5 <= x1 + 2.5
+    assert x2 - 2.5 <= columns.max() + 0.5 <= x2
+    assert y1 <= rows.min() + 0.5 <= y1 + 2.5
+    assert y2 - 2.5 <= rows.max() + 0.5 <= y2
+
+
+def test_an_ellipse_over_the_edge_is_cut_there() -> None:
+    whole, cut = outlines.ellipse((50, 50), (20, 10), 30, 100, 100), outlines.ellipse((50, 50), (20, 10), 30, 55, 52)
+    assert np.array_equal(cut, whole[:52, :55])
+    assert not outlines.ellipse((500, 50), (20, 10), 30, 100, 100).any()

@@ -9,17 +9,20 @@ from typing import NamedTuple, TypeAlias, TypeVar
 import numpy as np
 
 from alpipe.errors import DataError
-from alpipe.types import Boxes, ImageClass, Labels, Masks, Refusal, Rle, Task
+from alpipe.types import Boxes, FloatArray, ImageClass, Labels, Masks, Refusal, Rle, Task, corners_of
 
 Box: TypeAlias = tuple[float, float, float, float]
 T = TypeVar("T")
 
 
 class Part(NamedTuple):
-    """One object of an image: its name and its shape (None where the class is all there is)."""
+    """One object of an image: its name and its shape (None where the class is all there is). ``corners`` (4, 2) are
+    those of a box that was turned; its shape is then the upright box around it.
+    """
 
     name: str
     shape: Box | Rle | None
+    corners: FloatArray | None = None
 
 
 def number(value: object, what: str) -> float:
@@ -74,12 +77,20 @@ def to_labels(task: Task, parts: list[Part], *, complete: bool) -> Labels | None
     if not parts and not complete:
         return None
     if task is Task.DETECT:
-        corners = [part.shape for part in parts if isinstance(part.shape, tuple)]
-        return Boxes(np.asarray(corners, np.float32).reshape(-1, 4), tuple(part.name for part in parts))
-    from alpipe.formats.shapes.outlines import union
+        return _boxes(parts)
+    from alpipe.shapes.outlines import union
 
     by_name: dict[str, list[Rle]] = {}
     for part in parts:
         if isinstance(part.shape, Rle):
             by_name.setdefault(part.name, []).append(part.shape)
     return Masks({name: union(masks) for name, masks in by_name.items()})
+
+
+def _boxes(parts: list[Part]) -> Boxes:
+    xyxy = np.asarray([part.shape for part in parts], np.float32).reshape(-1, 4)
+    corners = corners_of(xyxy)
+    for at, part in enumerate(parts):
+        if part.corners is not None:
+            corners[at] = part.corners
+    return Boxes(xyxy, tuple(part.name for part in parts), corners)
