@@ -24,7 +24,7 @@ from alpipe.annotators.studio.client import Studio
 from alpipe.annotators.studio.regions import Region
 from alpipe.annotators.studio.server import Server
 from alpipe.errors import AnnotatorError, DataError
-from alpipe.types import Annotation, AnswerState, Boxes, ImageClass, Progress, Pulled, Split, Task
+from alpipe.types import Annotation, AnswerState, Boxes, ImageClass, ItemState, Progress, Pulled, Split, Task
 from tests.studio_server import CLASSES, HEIGHT, WIDTH, Case, label_studio, make_case, suggestion_of  # noqa: F401  # a fixture
 
 pytestmark = pytest.mark.server
@@ -49,19 +49,23 @@ Make = Callable[..., tuple[Case, LabelStudioAnnotator]]
 
 
 @pytest.fixture
-def make(studio_server: Server, tmp_path: Path) -> Make:
+def make(studio_server: Server, tmp_path: Path) -> Iterator[Make]:
+    cases: list[Case] = []
+
     def made(task: Task = Task.DETECT, count: int = 6, **options: Any) -> tuple[Case, LabelStudioAnnotator]:
-        case = make_case(
-            tmp_path / str(len(list(tmp_path.iterdir()))), task, count, tmp_path.name[:11].replace("_", "")
-        )
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        case = make_case(folder, task, count, tmp_path.name[:11].replace("_", ""))
+        cases.append(case)
         options = {"home": studio_server.home} | options
         return case, labelstudio.build(labelstudio.Options(**options), case.context)
 
-    return made
+    yield made
+    for case in cases:
+        case.store.close()
 
 
 def task_ids(case: Case, annotator: LabelStudioAnnotator) -> dict[str, int]:
-    return {r.item_key: int(r.external_id.partition("/")[2]) for r in annotator.push(case.requests)}
+    return case.note(annotator.push(case.requests))
 
 
 def tasks(annotator: LabelStudioAnnotator, include: str = client.OPEN) -> list[dict[str, Any]]:
@@ -143,7 +147,7 @@ def test_a_time_out_makes_no_duplicates(make: Make, monkeypatch: pytest.MonkeyPa
     case, annotator = make(count=6)
     annotator.push(case.requests[:1])
     with monkeypatch.context() as patched:
-        patched.setattr(client, "_once", lambda count: {"max_retries": 0, "timeout": 0.005})
+        patched.setattr(client, "_patience", lambda _: 0.005)
         with contextlib.suppress(AnnotatorError):  # unless the server was done when we looked
             annotator.push(case.requests)
     for _ in range(100):  # the server goes on by itself
@@ -307,7 +311,7 @@ def test_a_pull_brings_only_what_changed_since_the_last(make: Make, api: httpx.C
     keys, ids = list(case.items), list(task_ids(case, annotator).values())
     assert annotator.pull(None).annotations == ()
     first, second = submit(api, ids[0], [box()]), submit(api, ids[1], [])
-    start = annotator.pull(None)
+    start = case.take(annotator.pull(None))
     assert set(by_key(start)) == set(keys[:2])
 
     api.patch(f"/api/annotations/{first}/", json={"result": [box(30, CLASSES[1])], "lead_time": 9})
@@ -319,6 +323,7 @@ def test_a_pull_brings_only_what_changed_since_the_last(make: Make, api: httpx.C
     deleted = annotator.pull(edited.watermark)
     assert deleted.withdrawn == (by_key(start)[keys[1]].external_id,)
     assert annotator.pull(edited.watermark).withdrawn == deleted.withdrawn, "a pull that got lost can be repeated"
+    case.take(deleted)
 
     submit(api, ids[1], [box()])
     again = annotator.pull(deleted.watermark)
@@ -333,9 +338,11 @@ def test_of_several_answers_the_latest_counts(make: Make, api: httpx.Client) -> 
     case, annotator = make(count=2)
     key, task = next(iter(task_ids(case, annotator).items()))
     older, newer = submit(api, task, [box()]), submit(api, task, [])
-    assert by_key(annotator.pull(None))[key].state is AnswerState.EMPTY
+    assert len(case.take(annotator.pull(None)).annotations) == 2, "all are kept"
+    assert case.state(key) is ItemState.EMPTY
     api.patch(f"/api/annotations/{older}/", json={"result": [box(), box(40, id="q")]})
-    assert len(by_key(annotator.pull(None))[key].labels.names) == 2  # type: ignore[union-attr]
+    case.take(annotator.pull(None))
+    assert len(case.store.annotations.latest()[key].labels.names) == 2  # type: ignore[union-attr,arg-type]
     api.delete(f"/api/annotations/{older}/")
     pulled = annotator.pull(None)
     assert by_key(pulled)[key].external_id.endswith(f"a{newer}")
@@ -349,13 +356,16 @@ def test_the_answers_of_a_deleted_task_are_withdrawn_and_the_item_can_be_asked_a
     ids = task_ids(case, annotator)
     for task in ids.values():
         submit(api, task, [box()])
-    start = annotator.pull(None)
+    start = case.take(annotator.pull(None))
     key = next(iter(ids))
     api.delete(f"/api/tasks/{ids[key]}/")
-    assert annotator.pull(start.watermark).withdrawn == (by_key(start)[key].external_id,)
-    annotator.push(case.requests)
+    pulled = case.take(annotator.pull(start.watermark))
+    assert (pulled.withdrawn, pulled.gone) == ((by_key(start)[key].external_id,), (key,))
+    assert case.state(key) is ItemState.UNLABELLED
+    task_ids(case, annotator)
     assert len(tasks(annotator)) == 3
     assert key not in by_key(annotator.pull(start.watermark))
+    assert case.state(key) is ItemState.PUSHED
 
 
 @pytest.mark.parametrize(
