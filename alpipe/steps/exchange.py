@@ -37,7 +37,7 @@ def push(project: Project, round_: Round, progress: ProgressCallback) -> Outcome
     annotator = project.annotator()
     receipts = annotator.push(requests, progress)
     project.store.meta.set("where", annotator.where())
-    _note(project, requests, receipts)
+    note(project, requests, receipts)
     new = requests[: len(requests) - len(old)]
     counts = {
         "pushed": len(new),
@@ -175,7 +175,7 @@ def _requests(
     ]
 
 
-def _note(project: Project, requests: list[LabelRequest], receipts: list[Receipt]) -> None:
+def note(project: Project, requests: list[LabelRequest], receipts: list[Receipt]) -> None:
     """Files the receipts, by round and by what is shown."""
     filed: dict[tuple[int, str | None], list[Receipt]] = {}
     for request, receipt in zip(requests, receipts, strict=True):

@@ -112,6 +112,9 @@ class Studio:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
         self._http.close()
 
     # ── projects ────────────────────────────────────────────────────────────────────────────────────────────────────
