@@ -338,7 +338,7 @@ class Studio:
         body: Any = None,
         repeat: bool = True,
         gone_is_fine: bool = False,
-        timeout: float = TIMEOUT,
+        timeout: float | None = None,
     ) -> Any:
         """One request by itself, where the SDK would take its time to check what we send and get. ``repeat`` says that
         it does no harm to do it twice.
@@ -351,7 +351,7 @@ class Studio:
                 params=params,
                 content=None if body is None else json.dumps(body, allow_nan=False),
                 headers=self._authorization() | {"Content-Type": "application/json"},
-                timeout=timeout,
+                timeout=timeout or TIMEOUT,
             )
             if answer.status_code == httpx.codes.NOT_FOUND and gone_is_fine:
                 return None
