@@ -229,13 +229,13 @@ class Studio:
                 break
         return found, total
 
-    def first_task(self, number: int) -> Row | None:
-        """Any task of the project; None where it has none."""
-        query = {"project": number, "fields": "all", "include": CENSUS, "resolve_uri": "false", "page_size": 1}
+    def first_tasks(self, number: int) -> list[Row]:
+        """Some tasks of the project."""
+        query = {"project": number, "fields": "all", "include": CENSUS, "resolve_uri": "false", "page_size": 5}
         doing = f"looking into project {number}"
         answer = self._request(doing, "GET", "/api/tasks/", params=query)
         with self._stated(doing):
-            return answer["tasks"][0] if answer["tasks"] else None
+            return list(answer["tasks"])
 
     def import_tasks(self, number: int, tasks: Sequence[Row]) -> list[int]:
         """Adds tasks in one call and returns their numbers in order. Raises UncertainError where the call broke off."""

@@ -20,14 +20,24 @@ KEY = "alpipe_key"
 
 def key_of(task: Row) -> str:
     """The key of the item that a task asks about; empty where the task is not ours."""
-    data = task.get("data")
-    return str(data.get(KEY) or "") if isinstance(data, dict) else ""
+    return str(task["data"].get(KEY) or "")
+
+
+def is_whole(task: Any) -> bool:
+    """Whether a row has what every task has: a number and data."""
+    return isinstance(task, dict) and isinstance(task.get("id"), int) and isinstance(task.get("data"), dict)
+
+
+def parts(row: Row, name: str) -> list[Row]:
+    """The objects in a list of a row, whatever else is in its place."""
+    value = row.get(name)
+    return [part for part in value if isinstance(part, dict)] if isinstance(value, list) else []
 
 
 def by_key(tasks: Iterable[Row]) -> dict[str, list[Row]]:
     """Tasks of ours by their item's key, those of a key by their numbers."""
     found: dict[str, list[Row]] = {}
-    for task in sorted(tasks, key=lambda task: int(task["id"])):
+    for task in sorted((task for task in tasks if is_whole(task)), key=lambda task: int(task["id"])):
         if key := key_of(task):
             found.setdefault(key, []).append(task)
     return found
@@ -101,8 +111,8 @@ def _touched(row: Row) -> bool:
 
 def _extra_predictions(row: Row) -> list[int]:
     """Those that are there again for their model; kept is the one from which an answer was made, else the first."""
-    predictions: list[Row] = row.get("predictions") or []
-    used = {answer.get("parent_prediction") for answer in row.get("annotations") or []}
+    predictions = parts(row, "predictions")
+    used = [answer.get("parent_prediction") for answer in parts(row, "annotations")]
     kept: dict[str, Row] = {}
     for prediction in sorted(predictions, key=lambda found: (found["id"] not in used, found["id"])):
         kept.setdefault(str(prediction["model_version"]), prediction)

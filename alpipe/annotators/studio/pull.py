@@ -102,9 +102,9 @@ def pull(
     asked = _of_project(context.asked(), project)
     listed = studio.tasks(project.id, _filters(start), include=ANSWERS)
     progress(Progress("pull", 0, len(listed), "tasks changed"))
-    tasks = [task for task in listed if _is_whole(task)]
+    tasks = [task for task in listed if duplicates.is_whole(task)]
     read = Read(refused=_foreign(project, tasks))
-    read.raw += [(f"{project.id}/?", task, "the task is damaged") for task in listed if not _is_whole(task)]
+    read.raw += [(f"{project.id}/?", task, "the task is damaged") for task in listed if not duplicates.is_whole(task)]
     read.refused += [Refusal(project.name, f"{reason}: {str(task)[:100]}") for _, task, reason in read.raw]
     grouped = duplicates.by_key(tasks)
     answers = {key: _answers(rows, project, key) for key, rows in grouped.items()}
@@ -127,10 +127,6 @@ def pull(
 def external_id(project: OpenProject, key: str, kind: str, number: int) -> str:
     """The id of an answer: with the item's key, since a server on SQLite may give a number again."""
     return f"{project.id}/{key}/{kind}{number}"
-
-
-def _is_whole(task: Any) -> bool:
-    return isinstance(task, dict) and isinstance(task.get("id"), int) and isinstance(task.get("data"), dict)
 
 
 # ── answers ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -227,7 +223,7 @@ def _shown(studio: Studio, project: OpenProject, answers: Mapping[str, Sequence[
         and any(len(set(duplicates.versions(a.task))) > 1 for a in given)
     ]
     tasks = duplicates.of_items(studio, project, unclear, DETAILS)
-    predictions = [row for rows in tasks.values() for task in rows for row in task.get("predictions") or []]
+    predictions = [row for rows in tasks.values() for task in rows for row in duplicates.parts(task, "predictions")]
     return {int(row["id"]): str(row["model_version"]) for row in predictions}
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from alpipe.annotators.studio import config, duplicates, regions
 from alpipe.annotators.studio.client import Filter, Row, Studio
-from alpipe.annotators.studio.duplicates import KEY, key_of
+from alpipe.annotators.studio.duplicates import KEY
 from alpipe.annotators.studio.failures import UncertainError
 from alpipe.annotators.studio.project import OpenProject
 from alpipe.errors import AnnotatorError, DataError
@@ -235,7 +235,7 @@ def prediction_is_shown(request: LabelRequest) -> bool:
 
 def _check_filter(studio: Studio, project: OpenProject) -> None:
     """The server answers a filter that it does not understand with nothing, which would make us add all again."""
-    key = key_of(studio.first_task(project.id) or {})
+    key = next(iter(duplicates.by_key(studio.first_tasks(project.id))), None)
     if key and not studio.tasks(project.id, [Filter(f"data.{KEY}", "in_list", "String", [key])]):
         raise AnnotatorError(
             f"{studio.url} does not find tasks by data.{KEY}, so a push would repeat them; which version is it?"
