@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,9 @@ from alpipe.annotators.studio.pull import Ledger, external_id, pull, shown_model
 from alpipe.protocols import AnnotatorContext, no_progress
 from alpipe.types import AnswerState, Item, Pulled, Task
 from tests.studio_server import CLASSES, HEIGHT, WIDTH
+
+EXAMPLES = int(os.environ.get("ALPIPE_EXAMPLES", "300"))
+"""How many mutated pulls; 10,000 take some minutes."""
 
 ITEM = Item("k1", "image.png", WIDTH, HEIGHT)
 CONFIG = config.write(Task.DETECT, CLASSES)
@@ -110,7 +114,7 @@ def mutated(draw: st.DrawFn) -> Any:
 
 
 @given(rows=st.lists(mutated() | JUNK, max_size=3))
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(max_examples=EXAMPLES, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_no_row_breaks_a_pull_and_each_answer_is_taken_or_refused(rows: list[Any], tmp_path: Path) -> None:
     (tmp_path / "refused.jsonl").unlink(missing_ok=True)
     got = pulled(rows, tmp_path)

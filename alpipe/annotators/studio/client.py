@@ -96,6 +96,7 @@ class Studio:
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self.url = connection.url
+        self._storages: set[tuple[int, Path]] = set()
         if not connection.token:
             raise AnnotatorError("the access token for Label Studio is empty: set LABEL_STUDIO_API_KEY")
         with self._stated("connecting"):
@@ -162,13 +163,15 @@ class Studio:
         )
 
     def ensure_storage(self, number: int, folder: Path) -> None:
-        """Lets the project show the files of a folder. The storage is never synchronised."""
+        """Lets the project show the files of a folder; asks once a connection. The storage is never synchronised."""
+        if (number, folder) in self._storages:
+            return
         with self._stated("giving the project access to its images"):
-            if any(row.path == str(folder) for row in self._sdk.import_storage.local.list(project=number)):
-                return
-            self._sdk.import_storage.local.create(
-                project=number, path=str(folder), title="alpipe images", use_blob_urls=True
-            )
+            if not any(row.path == str(folder) for row in self._sdk.import_storage.local.list(project=number)):
+                self._sdk.import_storage.local.create(
+                    project=number, path=str(folder), title="alpipe images", use_blob_urls=True
+                )
+        self._storages.add((number, folder))
 
     def ensure_view(self, number: int, title: str) -> None:
         """A tab of the data manager that shows the most uncertain tasks first; of several by that title the first."""
