@@ -42,6 +42,21 @@ class Holdout(BaseModel):
     labels: int = Field(40, ge=0)
 
 
+class Agreement(BaseModel):
+    """What counts where several people answered one item.
+
+    ``latest``: the newest answer. ``majority``: classes by vote, boxes and pixels that more than half of them marked.
+    ``consensus``: all agree, boxes and masks by an overlap of at least ``iou``. Where they do not, and where there are
+    fewer than ``minimum`` answers, the item stays a question and nothing is trained on it.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    policy: Literal["latest", "majority", "consensus"] = "latest"
+    minimum: int = Field(1, ge=1, le=100)
+    iou: float = Field(0.5, gt=0, le=1)
+
+
 class Config(BaseModel):
     """What a project is about; see ``configs/`` for commented examples."""
 
@@ -54,6 +69,8 @@ class Config(BaseModel):
     batch: int = Field(20, ge=1, description="Images sent to be labelled each round.")
     wait_for: float = Field(1.0, gt=0, le=1, description="Share of the batch that must be answered before training.")
     suggest_above: float = Field(0.3, ge=0, le=1, description="Confidence from which a pre-annotation is shown.")
+    blind: float = Field(0.1, ge=0, le=1, description="Share of the images that is shown without pre-annotation.")
+    agreement: Agreement = Agreement()
     validation_share: float = Field(0.0, ge=0, lt=1, description="Share of the labels that only chooses weights.")
     holdout: Holdout = Holdout()
     learner: Choice

@@ -129,7 +129,8 @@ def single(project: Project, name: str, progress: ProgressCallback = no_progress
         raise DataError(f"the pool of {project.root} is empty: add images with `alpipe add FOLDER`")
     if name == "pull":
         got = exchange.pull(project, project.annotator(), progress)
-        return f"{got.answers} answers that are new or changed, {got.withdrawn} withdrawn, {got.refused} refused"
+        gone = f", {got.gone} tasks deleted" if got.gone else ""
+        return f"{got.answers} answers that are new or changed, {got.withdrawn} withdrawn, {got.refused} refused{gone}"
     current = current_round(project)
     if name == "train" and current.step == "collect":
         exchange.pull(project, project.annotator(), progress)

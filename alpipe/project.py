@@ -15,6 +15,7 @@ from alpipe import plugins
 from alpipe.config import Config
 from alpipe.errors import ConfigError, DataError, PluginError
 from alpipe.plugins import Kind
+from alpipe.pool.agreement import Rule
 from alpipe.pool.store import PoolStore
 from alpipe.protocols import Annotator, AnnotatorContext, Learner, LearnerContext, Model, Scanner, Strategy
 
@@ -36,7 +37,8 @@ class Project:
         self.root = root
         self.config = config
         self.folder = root / PRIVATE
-        self.store = PoolStore.open(config.store or f"sqlite:///{self.folder / 'pool.db'}")
+        rule = Rule(**config.agreement.model_dump())
+        self.store = PoolStore.open(config.store or f"sqlite:///{self.folder / 'pool.db'}", rule)
         self._model: tuple[str, Model] | None = None
 
     @classmethod
@@ -114,6 +116,8 @@ class Project:
             open_items=lambda: self.store.tasks.open_items(self.config.annotator.name),
             item=self.store.items.get,
             seed=self.config.seed,
+            asked=lambda: self.store.tasks.asked(self.config.annotator.name),
+            standing=self.store.annotations.standing,
         )
         annotator: Annotator = plugin.build(options, context)
         return annotator

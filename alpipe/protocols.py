@@ -10,7 +10,7 @@ is then refused before anything starts.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -209,7 +209,8 @@ class AnnotatorContext:
 
     ``folder`` is the project's private folder, where an annotator may keep state of its own. ``truth`` gives the
     labels kept aside for an item (None where there are none): robots answer from it. ``open_items`` lists the items
-    that were pushed and have no answer yet.
+    that were pushed and have no answer yet. ``asked`` gives the annotator's id of each question that was pushed, by
+    item key; ``standing`` the external ids of the answers in the store that were not withdrawn, for some keys.
     """
 
     project: str
@@ -220,6 +221,8 @@ class AnnotatorContext:
     open_items: Callable[[], Sequence[Item]]
     item: Callable[[str], Item | None]
     seed: int = 0
+    asked: Callable[[], Mapping[str, str]] = dict
+    standing: Callable[[Sequence[str]], Mapping[str, Sequence[str]]] = lambda _: {}
 
 
 class Annotator(Protocol):

@@ -200,7 +200,7 @@ class Annotation:
     ``labels`` is None for a skip (and for a classification submitted without a class). ``annotator`` names who spoke
     (``labelstudio:3``, ``import:voc``, ``oracle``); ``external_id`` is the annotator's own id of this answer, stable
     over edits and unique within the annotator; ``lead_time`` is seconds of work; ``model`` the version whose
-    pre-annotation was shown, if any.
+    pre-annotation was shown, if any; ``blind`` says that none was shown on purpose, to measure the bias of showing one.
     """
 
     item_key: str
@@ -212,6 +212,7 @@ class Annotation:
     round: int | None = None
     model: str | None = None
     at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    blind: bool = False
 
     def __post_init__(self) -> None:
         if self.state is AnswerState.LABELLED and (self.labels is None or is_empty(self.labels)):
@@ -353,7 +354,8 @@ class LabelRequest:
     """A question to a person: label this item.
 
     ``uncertainty`` in [0, 1] is the normalised score, or None where no model has scored the item; ``reason`` says in
-    words why it was chosen; ``suggestion`` is None for a blind request (hold-out items are always blind).
+    words why it was chosen; ``suggestion`` is None where nothing is to be shown (never for hold-out items), and
+    ``blind`` says that this is on purpose, by lot. ``again``: people answered and disagree, ask once more.
     """
 
     item: Item
@@ -361,6 +363,8 @@ class LabelRequest:
     reason: str
     uncertainty: float | None = None
     suggestion: Suggestion | None = None
+    blind: bool = False
+    again: bool = False
 
 
 class Receipt(NamedTuple):
@@ -381,13 +385,15 @@ class Refusal(NamedTuple):
 class Pulled:
     """What came back: answers that are new or changed since the watermark, and the watermark for the next call.
 
-    ``withdrawn`` holds the external ids of answers that people deleted; ``refused`` what could not be understood.
+    ``withdrawn`` holds the external ids of answers that people deleted; ``refused`` what could not be understood;
+    ``gone`` the keys of items whose question is no longer there.
     """
 
     annotations: tuple[Annotation, ...]
     watermark: str
     withdrawn: tuple[str, ...] = ()
     refused: tuple[Refusal, ...] = ()
+    gone: tuple[str, ...] = ()
 
 
 class Progress(NamedTuple):

@@ -13,8 +13,22 @@ from PIL import Image
 from alpipe import rle
 from alpipe.annotators.studio import install, server
 from alpipe.annotators.studio.server import Server
+from alpipe.pool.agreement import Rule
+from alpipe.pool.store import LATEST, NewItem, PoolStore
 from alpipe.protocols import AnnotatorContext
-from alpipe.types import Boxes, ImageClass, Item, LabelRequest, Labels, Masks, Suggestion, Task
+from alpipe.types import (
+    Boxes,
+    ImageClass,
+    Item,
+    ItemState,
+    LabelRequest,
+    Labels,
+    Masks,
+    Pulled,
+    Receipt,
+    Suggestion,
+    Task,
+)
 
 _shared: list[Server] = []  # a fixture that several modules import is set up once in each of them
 
@@ -44,7 +58,25 @@ class Case:
     items: dict[str, Item]
     truth: dict[str, Labels]
     requests: list[LabelRequest]
+    store: PoolStore
     answered: set[str] = field(default_factory=set)
+
+    def note(self, receipts: list[Receipt]) -> dict[str, int]:
+        """Files receipts as the loop does; the tasks' numbers by key."""
+        self.store.tasks.put(receipts, "labelstudio", 1, "m1")
+        return {receipt.item_key: int(receipt.external_id.partition("/")[2]) for receipt in receipts}
+
+    def take(self, pulled: Pulled) -> Pulled:
+        """Takes what was pulled into the store, as the loop does."""
+        assert self.store.annotations.upsert(pulled.annotations).refused == ()
+        self.store.annotations.withdraw(pulled.withdrawn)
+        self.store.tasks.drop(pulled.gone, "labelstudio")
+        return pulled
+
+    def state(self, key: str) -> ItemState:
+        item = self.store.items.get(key)
+        assert item is not None
+        return item.state
 
 
 CLASSES = ("cat", "dög <&\"'>")
@@ -83,8 +115,8 @@ def suggestion_of(task: Task, number: int, model: str) -> Suggestion:
     return Suggestion(Masks(by_name), (0.7,) * len(by_name), model)
 
 
-def make_case(folder: Path, task: Task, count: int = 8, name: str = "case") -> Case:
-    """A project in the folder; the first request is blind."""
+def make_case(folder: Path, task: Task, count: int = 8, name: str = "case", rule: Rule = LATEST) -> Case:
+    """A project in the folder; nothing is shown for the first request."""
     rng = np.random.default_rng(0)
     items, truth, requests = {}, {}, []
     (folder / "images").mkdir(parents=True)
@@ -96,6 +128,8 @@ def make_case(folder: Path, task: Task, count: int = 8, name: str = "case") -> C
         suggestion = suggestion_of(task, number, "m1") if number else None
         requests.append(LabelRequest(item, 1, "most uncertain", number / count if number else None, suggestion))
     answered: set[str] = set()
+    store = PoolStore.open(f"sqlite:///{folder / 'pool.db'}", rule)
+    store.items.add([NewItem(key, item.uri, WIDTH, HEIGHT) for key, item in items.items()])
     context = AnnotatorContext(
         project=f"{name} {task}",
         task=task,
@@ -104,5 +138,7 @@ def make_case(folder: Path, task: Task, count: int = 8, name: str = "case") -> C
         truth=truth.get,
         open_items=lambda: [item for key, item in items.items() if key not in answered],
         item=items.get,
+        asked=lambda: store.tasks.asked("labelstudio"),
+        standing=store.annotations.standing,
     )
-    return Case(context, items, truth, requests, answered)
+    return Case(context, items, truth, requests, store, answered)

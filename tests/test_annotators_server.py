@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +22,7 @@ from alpipe.annotators.studio.client import Studio
 from alpipe.annotators.studio.regions import Region
 from alpipe.annotators.studio.server import Server
 from alpipe.errors import AnnotatorError, DataError
-from alpipe.types import Annotation, AnswerState, Boxes, ImageClass, Progress, Pulled, Split, Task
+from alpipe.types import Annotation, AnswerState, Boxes, ImageClass, ItemState, Progress, Pulled, Split, Task
 from tests.studio_server import CLASSES, HEIGHT, WIDTH, Case, label_studio, make_case, suggestion_of  # noqa: F401  # a fixture
 
 pytestmark = pytest.mark.server
@@ -49,19 +47,23 @@ Make = Callable[..., tuple[Case, LabelStudioAnnotator]]
 
 
 @pytest.fixture
-def make(studio_server: Server, tmp_path: Path) -> Make:
+def make(studio_server: Server, tmp_path: Path) -> Iterator[Make]:
+    cases: list[Case] = []
+
     def made(task: Task = Task.DETECT, count: int = 6, **options: Any) -> tuple[Case, LabelStudioAnnotator]:
-        case = make_case(
-            tmp_path / str(len(list(tmp_path.iterdir()))), task, count, tmp_path.name[:11].replace("_", "")
-        )
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        case = make_case(folder, task, count, tmp_path.name[:11].replace("_", ""))
+        cases.append(case)
         options = {"home": studio_server.home} | options
         return case, labelstudio.build(labelstudio.Options(**options), case.context)
 
-    return made
+    yield made
+    for case in cases:
+        case.store.close()
 
 
 def task_ids(case: Case, annotator: LabelStudioAnnotator) -> dict[str, int]:
-    return {r.item_key: int(r.external_id.partition("/")[2]) for r in annotator.push(case.requests)}
+    return case.note(annotator.push(case.requests))
 
 
 def tasks(annotator: LabelStudioAnnotator, include: str = client.OPEN) -> list[dict[str, Any]]:
@@ -143,7 +145,7 @@ def test_a_time_out_makes_no_duplicates(make: Make, monkeypatch: pytest.MonkeyPa
     case, annotator = make(count=6)
     annotator.push(case.requests[:1])
     with monkeypatch.context() as patched:
-        patched.setattr(client, "_once", lambda count: {"max_retries": 0, "timeout": 0.005})
+        patched.setattr(client, "_patience", lambda _: 0.005)
         with contextlib.suppress(AnnotatorError):  # unless the server was done when we looked
             annotator.push(case.requests)
     for _ in range(100):  # the server goes on by itself
@@ -155,55 +157,15 @@ def test_a_time_out_makes_no_duplicates(make: Make, monkeypatch: pytest.MonkeyPa
     assert len(tasks(annotator)) == 6
 
 
-class _Breaking(BaseHTTPRequestHandler):
-    """Passes requests on; the first import is carried out, but answered with an error."""
-
-    target = ""
-    broken = 0
-
-    def _pass(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        headers = {name: self.headers[name] for name in ("Authorization", "Content-Type") if self.headers[name]}
-        answer = httpx.request(
-            self.command, self.target + self.path, content=body, headers=headers, timeout=30, trust_env=False
-        )
-        status, content = answer.status_code, answer.content
-        if self.command == "POST" and "return_task_ids" in self.path and not type(self).broken:
-            type(self).broken, status, content = 1, 502, b"<html>Bad gateway</html>"
-        self.send_response(status)
-        self.send_header("Content-Type", answer.headers.get("Content-Type", "text/html"))
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    do_GET = do_POST = do_PATCH = _pass  # noqa: N815
-
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
-        pass
-
-
 @pytest.fixture
-def breaking_proxy(studio_server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    handler = type("Breaking", (_Breaking,), {"target": studio_server.url})
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as proxy:
-        thread = threading.Thread(target=proxy.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
-        url = f"http://127.0.0.1:{proxy.server_address[1]}"
-        monkeypatch.setenv("LABEL_STUDIO_URL", url)
-        monkeypatch.setenv("LABEL_STUDIO_API_KEY", studio_server.token)
-        yield url
-        proxy.shutdown()
-        thread.join()
+def by_address(studio_server: Server, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A server that is given by its address, so that we do not know its files."""
+    monkeypatch.setenv("LABEL_STUDIO_URL", studio_server.url)
+    monkeypatch.setenv("LABEL_STUDIO_API_KEY", studio_server.token)
+    return studio_server.url
 
 
-def test_an_error_after_the_import_was_done_makes_no_duplicates(breaking_proxy: str, make: Make) -> None:
-    case, annotator = make(batch=4)
-    receipts = annotator.push(case.requests)
-    assert len({receipt.external_id for receipt in receipts}) == 6
-    assert len(tasks(annotator)) == 6
-
-
-def test_a_server_given_by_address_gets_the_images_uploaded(breaking_proxy: str, make: Make, api: httpx.Client) -> None:
+def test_a_server_given_by_address_gets_the_images_uploaded(by_address: str, make: Make, api: httpx.Client) -> None:
     case, annotator = make(count=2)
     annotator.push(case.requests)
     for row in tasks(annotator):
@@ -231,6 +193,65 @@ def test_a_newer_model_replaces_what_open_tasks_show_and_leaves_answered_ones(ma
             assert (row["data"]["model"], row["data"]["round"]) == ("m2", 2)
     project = api.get(f"/api/projects/{annotator.choice.known()['project']}/").json()
     assert project["model_version"] == "m2", "or the label stream would still show the old ones"
+
+
+def test_the_answer_tells_which_model_was_shown_when_it_was_begun(make: Make, api: httpx.Client) -> None:
+    case, annotator = make(count=4)
+    ids = task_ids(case, annotator)
+    begun, later, blind = (request.item.key for request in case.requests[1:])
+    before = {row["data"]["alpipe_key"]: row["predictions"][0] for row in tasks(annotator) if row["predictions"]}
+    newer = [
+        dataclasses.replace(request, round=2, suggestion=suggestion_of(Task.DETECT, 3, "m2"))
+        for request in case.requests[:3]
+    ]
+    annotator.push([*newer, dataclasses.replace(case.requests[3], blind=True)])
+    after = {row["data"]["alpipe_key"]: row["predictions"] for row in tasks(annotator)}
+    submit(api, ids[begun], [box()], parent_prediction=before[begun]["id"])
+    newest = next(row for row in after[later] if row["model_version"] == "m2")
+    submit(api, ids[later], [box()], parent_prediction=newest["id"])
+    submit(api, ids[blind], [box()])
+    answers = by_key(annotator.pull(None))
+    assert {key: (answer.model, answer.blind) for key, answer in answers.items()} == {
+        begun: ("m1", False),
+        later: ("m2", False),
+        blind: (None, True),
+    }
+
+
+def test_the_hold_out_gets_no_pre_annotation_not_even_later(make: Make) -> None:
+    case, annotator = make(count=3)
+    held_out = [
+        dataclasses.replace(request, item=dataclasses.replace(request.item, split=Split.HOLDOUT))
+        for request in case.requests
+    ]
+    annotator.push(held_out)
+    newer = suggestion_of(Task.DETECT, 3, "m2")
+    annotator.push([dataclasses.replace(request, suggestion=newer) for request in held_out])
+    assert [row["predictions"] for row in tasks(annotator)] == [[], [], []]
+    assert {row["data"]["model"] for row in tasks(annotator)} == {""}
+
+
+def test_a_question_asked_again_says_why_and_comes_first(make: Make, api: httpx.Client) -> None:
+    case, annotator = make(count=3)
+    key, task = list(task_ids(case, annotator).items())[1]
+    submit(api, task, [box()])
+    again = dataclasses.replace(case.requests[1], reason="people disagree: a 1, b 1", uncertainty=1.0, again=True)
+    for _ in range(2):
+        annotator.push([again])
+    row = next(row for row in tasks(annotator) if row["data"]["alpipe_key"] == key)
+    assert (row["data"]["reason"], row["data"]["uncertainty"]) == ("people disagree: a 1, b 1", 1.0)
+    assert (row["data"]["model"], len(row["annotations"])) == ("m1", 1), "what was said and shown stays"
+
+
+def test_the_tab_is_made_again_where_people_deleted_it(make: Make, api: httpx.Client) -> None:
+    case, annotator = make(count=2)
+    annotator.push(case.requests)
+    number = annotator.choice.known()["project"]
+    for view in api.get("/api/dm/views/", params={"project": number}).json():
+        api.delete(f"/api/dm/views/{view['id']}/").raise_for_status()
+    annotator.push(case.requests)
+    [view] = api.get("/api/dm/views/", params={"project": number}).json()
+    assert view["data"]["title"] == "Hardest first"
 
 
 def test_people_find_the_hardest_first(make: Make, api: httpx.Client) -> None:
@@ -307,7 +328,7 @@ def test_a_pull_brings_only_what_changed_since_the_last(make: Make, api: httpx.C
     keys, ids = list(case.items), list(task_ids(case, annotator).values())
     assert annotator.pull(None).annotations == ()
     first, second = submit(api, ids[0], [box()]), submit(api, ids[1], [])
-    start = annotator.pull(None)
+    start = case.take(annotator.pull(None))
     assert set(by_key(start)) == set(keys[:2])
 
     api.patch(f"/api/annotations/{first}/", json={"result": [box(30, CLASSES[1])], "lead_time": 9})
@@ -319,6 +340,7 @@ def test_a_pull_brings_only_what_changed_since_the_last(make: Make, api: httpx.C
     deleted = annotator.pull(edited.watermark)
     assert deleted.withdrawn == (by_key(start)[keys[1]].external_id,)
     assert annotator.pull(edited.watermark).withdrawn == deleted.withdrawn, "a pull that got lost can be repeated"
+    case.take(deleted)
 
     submit(api, ids[1], [box()])
     again = annotator.pull(deleted.watermark)
@@ -333,9 +355,11 @@ def test_of_several_answers_the_latest_counts(make: Make, api: httpx.Client) -> 
     case, annotator = make(count=2)
     key, task = next(iter(task_ids(case, annotator).items()))
     older, newer = submit(api, task, [box()]), submit(api, task, [])
-    assert by_key(annotator.pull(None))[key].state is AnswerState.EMPTY
+    assert len(case.take(annotator.pull(None)).annotations) == 2, "all are kept"
+    assert case.state(key) is ItemState.EMPTY
     api.patch(f"/api/annotations/{older}/", json={"result": [box(), box(40, id="q")]})
-    assert len(by_key(annotator.pull(None))[key].labels.names) == 2  # type: ignore[union-attr]
+    case.take(annotator.pull(None))
+    assert len(case.store.annotations.latest()[key].labels.names) == 2  # type: ignore[union-attr,arg-type]
     api.delete(f"/api/annotations/{older}/")
     pulled = annotator.pull(None)
     assert by_key(pulled)[key].external_id.endswith(f"a{newer}")
@@ -349,13 +373,47 @@ def test_the_answers_of_a_deleted_task_are_withdrawn_and_the_item_can_be_asked_a
     ids = task_ids(case, annotator)
     for task in ids.values():
         submit(api, task, [box()])
-    start = annotator.pull(None)
+    start = case.take(annotator.pull(None))
     key = next(iter(ids))
     api.delete(f"/api/tasks/{ids[key]}/")
-    assert annotator.pull(start.watermark).withdrawn == (by_key(start)[key].external_id,)
-    annotator.push(case.requests)
+    pulled = case.take(annotator.pull(start.watermark))
+    assert (pulled.withdrawn, pulled.gone) == ((by_key(start)[key].external_id,), (key,))
+    assert case.state(key) is ItemState.UNLABELLED
+    task_ids(case, annotator)
     assert len(tasks(annotator)) == 3
     assert key not in by_key(annotator.pull(start.watermark))
+    assert case.state(key) is ItemState.PUSHED
+
+
+def test_a_deleted_task_is_noticed_though_another_was_added(make: Make, api: httpx.Client) -> None:
+    case, annotator = make(count=4)
+    ids = case.note(annotator.push(case.requests[:3]))
+    start = case.take(annotator.pull(None))
+    api.delete(f"/api/tasks/{ids[case.requests[0].item.key]}/")
+    case.note(annotator.push(case.requests[3:]))
+    pulled = case.take(annotator.pull(start.watermark))
+    assert pulled.gone == (case.requests[0].item.key,)
+    assert annotator.pull(pulled.watermark).gone == ()
+
+
+def test_a_task_deleted_before_the_first_pull_is_noticed(make: Make, api: httpx.Client) -> None:
+    case, annotator = make(count=2)
+    key, task = next(iter(task_ids(case, annotator).items()))
+    api.delete(f"/api/tasks/{task}/")
+    assert case.take(annotator.pull(None)).gone == (key,)
+    assert case.state(key) is ItemState.UNLABELLED
+
+
+def test_an_answer_edited_into_something_unknown_does_not_count_as_it_was(make: Make, api: httpx.Client) -> None:
+    case, annotator = make(count=1)
+    key, task = next(iter(task_ids(case, annotator).items()))
+    answer = submit(api, task, [box()])
+    start = case.take(annotator.pull(None))
+    assert case.state(key) is ItemState.LABELLED
+    api.patch(f"/api/annotations/{answer}/", json={"result": [box(label="unicorn")]})
+    pulled = case.take(annotator.pull(start.watermark))
+    assert (len(pulled.refused), len(pulled.withdrawn)) == (1, 1)
+    assert case.state(key) is ItemState.PUSHED
 
 
 @pytest.mark.parametrize(
@@ -468,8 +526,8 @@ def test_a_server_that_cannot_be_used_is_one_line(
         assert token not in str(failure.value) or len(token) < 4
 
 
-def test_something_else_than_label_studio_is_one_line(breaking_proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LABEL_STUDIO_URL", breaking_proxy + "/elsewhere")
+def test_something_else_than_label_studio_is_one_line(by_address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LABEL_STUDIO_URL", by_address + "/elsewhere")
     with (
         Studio(server.connect(Path("unused"))) as studio,
         pytest.raises(AnnotatorError, match=r"answered|nothing there"),

@@ -14,6 +14,7 @@ from alpipe.annotators.studio import images, server
 from alpipe.annotators.studio import project as projects
 from alpipe.annotators.studio.client import Studio
 from alpipe.annotators.studio.config import Drawing
+from alpipe.annotators.studio.lock import exclusive
 from alpipe.annotators.studio.project import OpenProject, ProjectChoice
 from alpipe.annotators.studio.pull import Ledger
 from alpipe.annotators.studio.pull import pull as pull_answers
@@ -89,7 +90,7 @@ class LabelStudioAnnotator:
     def push(self, requests: Sequence[LabelRequest], progress: ProgressCallback = no_progress) -> list[Receipt]:
         if not requests:
             return []
-        with self.studio() as studio:
+        with exclusive(self.context.folder / "labelstudio.lock"), self.studio() as studio:
             project = projects.find_or_make(studio, self.choice, self.context)
             return push_tasks(
                 studio,

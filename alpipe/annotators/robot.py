@@ -17,9 +17,10 @@ from pydantic import Field
 from alpipe.annotators import labelstudio
 from alpipe.annotators.studio import edits
 from alpipe.annotators.studio import project as projects
-from alpipe.annotators.studio.client import KEYS_A_QUERY, OPEN, Filter, Row, Studio, UncertainError
+from alpipe.annotators.studio.client import KEYS_A_QUERY, OPEN, Filter, Row, Studio
+from alpipe.annotators.studio.duplicates import KEY
+from alpipe.annotators.studio.failures import UncertainError
 from alpipe.annotators.studio.project import OpenProject
-from alpipe.annotators.studio.push import KEY
 from alpipe.protocols import AnnotatorContext, ProgressCallback, no_progress
 from alpipe.types import Item, LabelRequest, Labels, Progress, Pulled, Receipt, Refusal, Split, Task
 

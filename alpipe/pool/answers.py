@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, TypeAlias
 
-from sqlalchemy import ColumnElement, Connection, Row, bindparam, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, bindparam, delete, insert, select, update
 
 from alpipe import labels as label_json
+from alpipe.pool.agreement import Rule
+from alpipe.pool.agreements import agree, to_annotation
 from alpipe.pool.database import Database, chunks, put
 from alpipe.pool.items import ITEM_COLUMNS, ItemList, to_item
-from alpipe.pool.states import IMPORT, current_answers, kind_of, restate
+from alpipe.pool.states import AGREEMENT, DISPUTED, IMPORT, current_answers, kind_of, restate
 from alpipe.pool.tables import answers, items, negatives, tasks, truth
 from alpipe.types import Annotation, AnswerState, Example, ItemState, Labels, Receipt, Refusal, Split
 
@@ -64,10 +66,13 @@ class Truth:
 
 
 class Annotations:
-    """Every answer ever given. Which one counts is told by ``states.current_answers``."""
+    """Every answer ever given. Which one counts is told by ``states.current_answers``, and where several people
+    answered one item, by the rule.
+    """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, rule: Rule) -> None:
         self._database = database
+        self._rule = rule
 
     def upsert(self, given: Iterable[Annotation]) -> Upserted:
         """Takes answers in, known by annotator kind and external id: an edit replaces, a repetition changes nothing.
@@ -87,6 +92,7 @@ class Annotations:
                 touched = {answer.item_key for _, answer in taken} | {row.item_key for row in stored.values()}
                 before = _current(connection, touched)
                 counts.update(_write(connection, taken, stored))
+                agree(connection, touched, self._rule)
                 _follow(connection, before)
         return Upserted(counts["new"], counts["changed"], counts["same"], tuple(refused))
 
@@ -101,11 +107,45 @@ class Annotations:
                 meant: list[ColumnElement[bool]] = [answers.c.external_id.in_(chunk), answers.c.withdrawn_at.is_(None)]
                 if annotator is not None:
                     meant.append(answers.c.kind == kind_of(annotator))
+                meant.append(answers.c.kind != AGREEMENT)
                 before = _current(connection, set(connection.scalars(select(answers.c.item_key).where(*meant))))
                 change = update(answers).where(*meant).values(withdrawn_at=datetime.now(UTC))
                 withdrawn += connection.execute(change).rowcount
+                agree(connection, before, self._rule)
                 _follow(connection, before)
         return withdrawn
+
+    def apply_rule(self) -> None:
+        """Merges all answers anew, after the rule was changed."""
+        with self._database.write() as connection:
+            keys = connection.scalars(select(answers.c.item_key).where(answers.c.kind != IMPORT).distinct()).all()
+            for chunk in chunks(keys):
+                before = _current(connection, set(chunk))
+                agree(connection, chunk, self._rule)
+                _follow(connection, before)
+
+    def disputed(self, keys: Iterable[str]) -> dict[str, str]:
+        """Those of the items about which people disagree, and how."""
+        found = {}
+        with self._database.read() as connection:
+            for chunk in chunks(dict.fromkeys(keys)):
+                query = select(answers.c.item_key, answers.c.annotator).where(
+                    answers.c.item_key.in_(chunk), answers.c.withdrawn_at.is_(None), answers.c.state == DISPUTED
+                )
+                found.update({key: text.partition(":")[2] for key, text in connection.execute(query)})
+        return found
+
+    def standing(self, keys: Iterable[str]) -> dict[str, list[str]]:
+        """The external ids of the answers that were not withdrawn, drafts included, by item key."""
+        found: dict[str, list[str]] = {}
+        with self._database.read() as connection:
+            for chunk in chunks(dict.fromkeys(keys)):
+                query = select(answers.c.item_key, answers.c.external_id).where(
+                    answers.c.item_key.in_(chunk), answers.c.withdrawn_at.is_(None), answers.c.kind != AGREEMENT
+                )
+                for key, external_id in connection.execute(query):
+                    found.setdefault(key, []).append(external_id)
+        return found
 
     def latest(self, keys: Iterable[str] | None = None, split: Split | None = None) -> dict[str, Annotation]:
         """The current answer of each item that has one: drafts do not count, imports give way to people, and the
@@ -118,7 +158,7 @@ class Annotations:
                 query = select(answers).join(best, best.c.id == answers.c.id).order_by(answers.c.item_key)
                 if split is not None:
                     query = query.join(items, items.c.key == answers.c.item_key).where(items.c.split == split.value)
-                found.update({row.item_key: _to_annotation(row) for row in connection.execute(query)})
+                found.update({row.item_key: to_annotation(row) for row in connection.execute(query)})
         return found
 
     def examples(self, split: Split) -> list[Example]:
@@ -151,16 +191,17 @@ class Annotations:
 
     def history(self, key: str) -> list[tuple[Annotation, int, bool]]:
         """All answers ever given to an item, oldest first: (answer, how many times it was revised, withdrawn?)."""
-        query = select(answers).where(answers.c.item_key == key).order_by(answers.c.at, answers.c.id)
+        meant = (answers.c.item_key == key, answers.c.kind != AGREEMENT)
+        query = select(answers).where(*meant).order_by(answers.c.at, answers.c.id)
         with self._database.read() as connection:
             rows = connection.execute(query).all()
-        return [(_to_annotation(row), row.revision - 1, row.withdrawn_at is not None) for row in rows]
+        return [(to_annotation(row), row.revision - 1, row.withdrawn_at is not None) for row in rows]
 
     def drafts(self) -> list[Annotation]:
         """Answers that somebody has begun and not submitted."""
         query = select(answers).where(answers.c.state == AnswerState.DRAFT.value, answers.c.withdrawn_at.is_(None))
         with self._database.read() as connection:
-            return [_to_annotation(row) for row in connection.execute(query)]
+            return [to_annotation(row) for row in connection.execute(query)]
 
 
 class Tasks:
@@ -186,6 +227,34 @@ class Tasks:
         with self._database.write() as connection:
             put(connection, tasks, rows, update=("external_id", "round", "model"))
             restate(connection, [str(row["item_key"]) for row in rows])
+
+    def drop(self, keys: Iterable[str], annotator: str) -> int:
+        """Forgets questions that are no longer there, so that they can be asked again; returns how many.
+
+        An item without any answer left returns to the unlabelled ones.
+        """
+        dropped = 0
+        with self._database.write() as connection:
+            for chunk in chunks(dict.fromkeys(keys)):
+                meant = delete(tasks).where(tasks.c.item_key.in_(chunk), tasks.c.annotator == annotator)
+                dropped += connection.execute(meant).rowcount
+                restate(connection, chunk)
+        return dropped
+
+    def asked(self, annotator: str) -> dict[str, str]:
+        """The annotator's id of each question that was pushed to it, by item key."""
+        query = select(tasks.c.item_key, tasks.c.external_id).where(tasks.c.annotator == annotator)
+        with self._database.read() as connection:
+            return {row.item_key: row.external_id for row in connection.execute(query)}
+
+    def of(self, keys: Iterable[str], annotator: str) -> dict[str, TaskRow]:
+        """The questions about these items that were pushed to the annotator."""
+        found = {}
+        with self._database.read() as connection:
+            for chunk in chunks(dict.fromkeys(keys)):
+                query = select(tasks).where(tasks.c.item_key.in_(chunk), tasks.c.annotator == annotator)
+                found.update({row.item_key: TaskRow(*row) for row in connection.execute(query)})
+        return found
 
     def get(self, key: str) -> TaskRow | None:
         """The newest question about the item."""
@@ -231,6 +300,7 @@ def _row(kind: str, answer: Annotation) -> dict[str, Any]:
         "lead_time": answer.lead_time,
         "round": answer.round,
         "model": answer.model,
+        "blind": answer.blind,
         "at": answer.at,
         "revision": 1,
         "withdrawn_at": None,
@@ -278,20 +348,6 @@ def _follow(connection: Connection, before: Mapping[str, tuple[int, int] | None]
     after = _current(connection, set(before))
     for chunk in chunks(key for key in before if before[key] != after[key]):
         connection.execute(update(negatives).where(negatives.c.item_key.in_(chunk)).values(active=False))
-
-
-def _to_annotation(row: Row[Any]) -> Annotation:
-    return Annotation(
-        item_key=row.item_key,
-        state=AnswerState(row.state),
-        labels=None if row.labels is None else label_json.from_json(row.labels),
-        annotator=row.annotator,
-        external_id=row.external_id,
-        lead_time=row.lead_time,
-        round=row.round,
-        model=row.model,
-        at=row.at,
-    )
 
 
 def _unknown_item(answer: Annotation) -> Refusal:

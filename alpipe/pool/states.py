@@ -15,6 +15,13 @@ IMPORT = "import"
 """The kind of annotator that reads files; its answers give way to those of people, robots included."""
 
 
+AGREEMENT = "agreement"
+"""The kind of the rows that hold what several people's answers come to; where there is one, it is what counts."""
+
+OPEN, DISPUTED = "open", "disputed"
+"""States of such a row where nothing counts yet: answers are missing, or people disagree."""
+
+
 def kind_of(annotator: str) -> str:
     """``labelstudio`` of ``labelstudio:3``: external ids are unique within it."""
     return annotator.partition(":")[0]
@@ -22,9 +29,10 @@ def kind_of(annotator: str) -> str:
 
 def current_answers(keys: Sequence[str] | None = None) -> Select[Any]:
     """(id, item_key, state) of each item's current answer: drafts do not count, imports give way to people, and the
-    newest wins. ``keys`` (at most a chunk) narrows it to those items.
+    newest wins; what several people's come to stands over each, and may be that nothing counts yet. ``keys`` (at most a
+    chunk) narrows it to those items.
     """
-    rank = case((answers.c.kind == IMPORT, 0), else_=1)
+    rank = case((answers.c.kind == IMPORT, 0), (answers.c.kind == AGREEMENT, 2), else_=1)
     place = func.row_number().over(
         partition_by=answers.c.item_key, order_by=(rank.desc(), answers.c.at.desc(), answers.c.id.desc())
     )
@@ -34,7 +42,9 @@ def current_answers(keys: Sequence[str] | None = None) -> Select[Any]:
     if keys is not None:
         valid = valid.where(answers.c.item_key.in_(keys))
     best = valid.subquery()
-    return select(best.c.id, best.c.item_key, best.c.state).where(best.c.place == 1)
+    return select(best.c.id, best.c.item_key, best.c.state).where(
+        best.c.place == 1, best.c.state.not_in((OPEN, DISPUTED))
+    )
 
 
 def restate(connection: Connection, keys: Iterable[str]) -> None:

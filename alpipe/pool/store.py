@@ -5,14 +5,19 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Self
 
+from alpipe.pool.agreement import Rule
 from alpipe.pool.answers import Annotations, TaskRow, Tasks, Truth, Upserted
 from alpipe.pool.database import Database
 from alpipe.pool.items import Details, Items, NewItem
 from alpipe.pool.knowledge import Meta, ModelRow, Models, Negatives, Scores
 from alpipe.pool.rounds import Round, Rounds
 from alpipe.pool.schema import bring_up_to_date
+from alpipe.pool.states import AGREEMENT
 
 __all__ = ["Details", "ModelRow", "NewItem", "PoolStore", "Round", "TaskRow", "Upserted"]
+
+LATEST = Rule()
+"""Without another rule the newest answer counts."""
 
 
 class PoolStore:
@@ -22,11 +27,11 @@ class PoolStore:
     Several processes and threads may use one store at a time.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, rule: Rule) -> None:
         self._database = database
         self.items = Items(database)
         self.truth = Truth(database)
-        self.annotations = Annotations(database)
+        self.annotations = Annotations(database, rule)
         self.tasks = Tasks(database)
         self.scores = Scores(database)
         self.negatives = Negatives(database)
@@ -35,18 +40,29 @@ class PoolStore:
         self.meta = Meta(database)
 
     @classmethod
-    def open(cls, url: str) -> PoolStore:
+    def open(cls, url: str, rule: Rule = LATEST) -> PoolStore:
         """Opens a store (``sqlite:///pool.db``, ``postgresql+psycopg://…``), making or migrating it where needed.
 
-        Raises StoreError for a URL that cannot be opened and for a store made by a newer alpipe.
+        Where several people answered an item, ``rule`` tells what counts; a store that was kept by another rule is
+        brought in line. Raises StoreError for a URL that cannot be opened and for a store made by a newer alpipe.
         """
         database = Database(url)
         try:
             bring_up_to_date(database)
+            store = cls(database, rule)
+            store._follow_rule(rule)
         except BaseException:
             database.close()
             raise
-        return cls(database)
+        return store
+
+    def _follow_rule(self, rule: Rule) -> None:
+        stated = f"{rule.policy} of at least {rule.minimum} at IoU {rule.iou}"
+        before = self.meta.get(AGREEMENT)
+        if before == stated or (before is None and rule == LATEST):
+            return
+        self.annotations.apply_rule()
+        self.meta.set(AGREEMENT, stated)
 
     @property
     def database(self) -> Database:

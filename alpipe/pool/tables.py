@@ -21,6 +21,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
 )
 from sqlalchemy.types import TypeDecorator
 
@@ -93,7 +94,7 @@ answers = Table(
     "annotations",
     metadata,
     Column("id", Integer, primary_key=True),
-    Column("kind", String(64), nullable=False),  # the annotator without its person: labelstudio, import, oracle
+    Column("kind", String(64), nullable=False),  # the annotator without its person: labelstudio, import
     Column("external_id", Text, nullable=False),
     _item_key(index=True),
     Column("state", String(16), nullable=False),
@@ -102,6 +103,7 @@ answers = Table(
     Column("lead_time", Float),
     Column("round", Integer),
     Column("model", Text),
+    Column("blind", Boolean, nullable=False, server_default=false()),
     Column("at", UtcDateTime, nullable=False),
     Column("revision", Integer, nullable=False),  # 1, and one more with each edit
     Column("withdrawn_at", UtcDateTime),

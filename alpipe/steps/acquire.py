@@ -23,12 +23,14 @@ BLOCK = 256
 
 
 def score(project: Project, round_: Round, progress: ProgressCallback) -> Outcome:
-    """Scores every unlabelled image of the pool with this round's model; what it scored before is not scored again."""
+    """Scores every image of the pool that has no answer with this round's model; what it scored before is not scored
+    again. Those that people were asked about already are among them: their task shows how hard they are now.
+    """
     if round_.model is None:
         return Done("no model: nothing to score with")
     strategy, _, scanner = project.strategy()
     scan = scan_name(project, round_)
-    items = project.store.scores.missing(scan)
+    items = project.store.scores.missing(scan, [ItemState.UNLABELLED, ItemState.PUSHED])
     if not items:
         return Done("every image is scored already", {"counts": {"scored": 0}})
     block: list[Score] = []

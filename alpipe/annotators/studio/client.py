@@ -3,32 +3,44 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeAlias
+from typing import Any, NamedTuple, Self, TypeAlias, TypeVar
 
 import httpx
 from label_studio_sdk import LabelStudio
 from label_studio_sdk.core.api_error import ApiError
 
+from alpipe.annotators.studio.failures import NotThereError, UncertainError, may_pass, stated
 from alpipe.annotators.studio.server import Connection
 from alpipe.errors import AnnotatorError
 
 Row: TypeAlias = dict[str, Any]
+T = TypeVar("T")
 TIMEOUT = 60.0
+PAUSES = (0.2, 0.6, 1.5)
+"""Seconds before each repetition of a request that may be repeated."""
+
+ONCE: Any = {"max_retries": 0}
+"""We repeat by ourselves what may be repeated."""
+
 PAGE = 500
+LISTINGS = 4
 UPLOADS_A_CALL = 100
 KEYS_A_QUERY = 500
 """Keys in one filter: queries over about 64 KB fail."""
 
 LOOKUP = "id,data,is_labeled,total_annotations,cancelled_annotations,predictions_model_versions"
 ANSWERS = (
-    "id,inner_id,data,updated_at,is_labeled,annotations,drafts,result,completed_by,was_cancelled,ground_truth,"
-    "lead_time,parent_prediction,created_at,user"
+    "id,data,updated_at,annotations,drafts,result,completed_by,was_cancelled,lead_time,parent_prediction,"
+    "predictions_model_versions,user"
 )
+CENSUS = "id,data,predictions_model_versions"
+DETAILS = "id,data,total_annotations,cancelled_annotations,annotations,parent_prediction,drafts,predictions"
 OPEN = "id,data,is_labeled,annotations,predictions,model_version,result"
 
 
@@ -37,25 +49,17 @@ HIDDEN = [
     for column in (
         "inner_id", "annotations_results", "annotations_ids", "predictions_score", "predictions_results",
         "predictions_model_versions", "file_upload", "storage_filename", "created_at", "updated_at", "updated_by",
-        "draft_exists", "data.alpipe_key",
+        "draft_exists", "data.alpipe_key", "data.blind",
     )
 ]  # fmt: skip
 """Columns that tell people nothing, and hide the image, the reason and the uncertainty behind them."""
 
 
-class UncertainError(AnnotatorError):
-    """The server broke off: what was asked for may have happened or not. Look before asking again.
+class Counts(NamedTuple):
+    """How many tasks and predictions a project has."""
 
-    ``silent``: it did not answer at all, and may still be at work.
-    """
-
-    def __init__(self, message: str, *, silent: bool = False) -> None:
-        super().__init__(message)
-        self.silent = silent
-
-
-class NotThereError(AnnotatorError):
-    """The server has no such project or task."""
+    tasks: int
+    predictions: int
 
 
 class StudioProject:
@@ -68,6 +72,7 @@ class StudioProject:
         self.label_config: str = raw.label_config or ""
         self.model_version: str = raw.model_version or ""
         self.tasks: int = raw.task_number or 0
+        self.predictions: int = raw.total_predictions_number or 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +96,7 @@ class Studio:
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self.url = connection.url
+        self._storages: set[tuple[int, Path]] = set()
         if not connection.token:
             raise AnnotatorError("the access token for Label Studio is empty: set LABEL_STUDIO_API_KEY")
         with self._stated("connecting"):
@@ -107,6 +113,9 @@ class Studio:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
         self._http.close()
 
     # ── projects ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -114,14 +123,25 @@ class Studio:
     def project(self, number: int) -> StudioProject | None:
         """The project, or None where the server has none of this number."""
         try:
-            with self._stated(f"reading project {number}"):
-                return StudioProject(self._sdk.projects.get(number))
+            raw = self._repeated(
+                f"reading project {number}", lambda: self._sdk.projects.get(number, request_options=ONCE)
+            )
         except NotThereError:
             return None
+        return StudioProject(raw)
+
+    def counts(self, number: int) -> Counts:
+        """Raises AnnotatorError where the project is gone."""
+        found = self.project(number)
+        if found is None:
+            raise AnnotatorError(f"{self.url} has no project {number} any more; was it deleted?")
+        return Counts(found.tasks, found.predictions)
 
     def projects_titled(self, title: str) -> list[StudioProject]:
-        with self._stated("listing projects"):
-            return [StudioProject(raw) for raw in self._sdk.projects.list(title=title)]
+        found = self._repeated(
+            "listing projects", lambda: list(self._sdk.projects.list(title=title, request_options=ONCE))
+        )
+        return [StudioProject(raw) for raw in found]
 
     def create_project(self, title: str, xml: str, description: str) -> int:
         with self._stated(f"making the project {title!r}"):
@@ -132,97 +152,165 @@ class Studio:
                 sampling="Uncertainty sampling",
                 show_collab_predictions=True,
                 maximum_annotations=1,
-                request_options={"max_retries": 0},
+                request_options=ONCE,
             )
             return int(made.id)
 
     def update_project(self, number: int, **changes: Any) -> None:
-        with self._stated(f"changing project {number}"):
-            self._sdk.projects.update(id=number, **changes)
+        self._repeated(
+            f"changing project {number}",
+            lambda: self._sdk.projects.update(id=number, **changes, request_options=ONCE),
+        )
 
     def label_uses(self, number: int) -> dict[str, int]:
         """In how many answers of the project each label stands, drafts too."""
-        with self._stated(f"reading which labels of project {number} are in use"):
-            answer = self._http.get(f"{self.url}/api/projects/{number}/summary/", headers=self._authorization())
-            if answer.is_error:
-                raise ApiError(status_code=answer.status_code, body=answer.text)
-            uses: dict[str, int] = {}
+        doing = f"reading which labels of project {number} are in use"
+        summary = self._request(doing, "GET", f"/api/projects/{number}/summary/")
+        uses: dict[str, int] = {}
+        with self._stated(doing):
             for part in ("created_labels", "created_labels_drafts"):
-                for counts in (answer.json().get(part) or {}).values():
+                for counts in (summary.get(part) or {}).values():
                     for label, count in counts.items():
                         uses[label] = uses.get(label, 0) + int(count)
-            return uses
+        return uses
 
     def ensure_storage(self, number: int, folder: Path) -> None:
-        """Lets the project show the files of a folder. The storage is never synchronised."""
+        """Lets the project show the files of a folder; asks once a connection. The storage is never synchronised."""
+        if (number, folder) in self._storages:
+            return
         with self._stated("giving the project access to its images"):
-            if any(row.path == str(folder) for row in self._sdk.import_storage.local.list(project=number)):
-                return
-            self._sdk.import_storage.local.create(
-                project=number, path=str(folder), title="alpipe images", use_blob_urls=True
-            )
+            if not any(row.path == str(folder) for row in self._sdk.import_storage.local.list(project=number)):
+                self._sdk.import_storage.local.create(
+                    project=number, path=str(folder), title="alpipe images", use_blob_urls=True
+                )
+        self._storages.add((number, folder))
 
     def ensure_view(self, number: int, title: str) -> None:
-        """A tab of the data manager that shows the most uncertain tasks first."""
-        with self._stated("making the tab"):
-            if any((view.data or {}).get("title") == title for view in self._views(number)):
-                return
-            self._sdk.views.create(
-                project=number,
-                data={
-                    "title": title,
-                    "type": "list",
-                    "target": "tasks",
-                    "ordering": ["-tasks:data.uncertainty"],
-                    "columnsDisplayType": {"tasks:data.uncertainty": "Number"},
-                    "hiddenColumns": {"explore": HIDDEN, "labeling": HIDDEN},
-                },
-            )
+        """A tab of the data manager that shows the most uncertain tasks first; of several by that title the first."""
+        if not self._views(number, title):
+            with self._stated("making the tab"):
+                self._sdk.views.create(
+                    project=number,
+                    data={
+                        "title": title,
+                        "type": "list",
+                        "target": "tasks",
+                        "ordering": ["-tasks:data.uncertainty"],
+                        "columnsDisplayType": {"tasks:data.uncertainty": "Number"},
+                        "hiddenColumns": {"explore": HIDDEN, "labeling": HIDDEN},
+                    },
+                    request_options=ONCE,
+                )
+            for extra in self._views(number, title)[1:]:  # another push made it at the same time
+                self._request("removing a tab made twice", "DELETE", f"/api/dm/views/{extra}/", gone_is_fine=True)
 
-    def _views(self, number: int) -> list[Any]:
-        return list(self._sdk.views.list(project=number))
+    def _views(self, number: int, title: str) -> list[int]:
+        views = self._repeated(
+            "reading the tabs", lambda: list(self._sdk.views.list(project=number, request_options=ONCE))
+        )
+        return sorted(view.id for view in views if (view.data or {}).get("title") == title)
 
     # ── tasks ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def tasks(self, number: int, filters: Sequence[Filter] = (), include: str = LOOKUP) -> list[Row]:
-        """The project's tasks that meet any of the filters (all, where there is none).
+    def tasks(
+        self, number: int, filters: Sequence[Filter] = (), include: str = LOOKUP, *, conjunction: str = "or"
+    ) -> list[Row]:
+        """The project's tasks that meet any of the filters (``conjunction`` "and": all of them), by their numbers.
 
-        The server answers a misspelt filter with nothing instead of an error.
+        The server answers a misspelt filter with nothing instead of an error. A task that is deleted while we read
+        page after page would hide another one: then they are read again.
         """
-        query = {"filters": {"conjunction": "or", "items": [condition.row() for condition in filters]}}
-        with self._stated(f"listing the tasks of project {number}"):
-            pages = self._sdk.tasks.list(
-                project=number,
-                fields="all",
-                include=include,
-                resolve_uri=False,
-                page_size=PAGE,
-                query=json.dumps(query) if filters else None,
-            )
-            return [task.model_dump() for task in pages]
+        query = {"project": number, "fields": "all", "include": include, "resolve_uri": "false", "page_size": PAGE}
+        if filters:
+            items = [condition.row() for condition in filters]
+            query["query"] = json.dumps({"filters": {"conjunction": conjunction, "items": items}})
+        for _ in range(LISTINGS):
+            found, total = self._pages(f"listing the tasks of project {number}", query)
+            if len(found) >= total:
+                return [found[at] for at in sorted(found)]
+        raise AnnotatorError(f"the tasks of project {number} on {self.url} change too fast to be listed; run it again")
+
+    def _pages(self, doing: str, query: Row) -> tuple[dict[int, Row], int]:
+        found: dict[int, Row] = {}
+        page, total = 0, 1
+        while len(found) < total:
+            page += 1
+            answer = self._request(doing, "GET", "/api/tasks/", params=query | {"page": page}, gone_is_fine=page > 1)
+            with self._stated(doing):
+                rows = answer["tasks"] if answer else []
+                total = max(total if page > 1 else 0, int(answer["total"])) if answer else total
+                found.update({row.get("id", at): row for at, row in enumerate(rows, len(found))})
+            if not rows:
+                break
+        return found, total
+
+    def first_tasks(self, number: int) -> list[Row]:
+        """Some tasks of the project."""
+        query = {"project": number, "fields": "all", "include": CENSUS, "resolve_uri": "false", "page_size": 5}
+        doing = f"looking into project {number}"
+        answer = self._request(doing, "GET", "/api/tasks/", params=query)
+        with self._stated(doing):
+            return list(answer["tasks"])
 
     def import_tasks(self, number: int, tasks: Sequence[Row]) -> list[int]:
         """Adds tasks in one call and returns their numbers in order. Raises UncertainError where the call broke off."""
-        with self._stated(f"adding {len(tasks)} tasks", uncertain=True):
-            answer = self._sdk.projects.import_tasks(
-                id=number, request=list(tasks), return_task_ids=True, request_options=_once(len(tasks))
-            )
-            ids = getattr(answer, "task_ids", None)
-        if ids is None or len(ids) != len(tasks):
+        answer = self._request(
+            f"adding {len(tasks)} tasks",
+            "POST",
+            f"/api/projects/{number}/import",
+            params={"return_task_ids": "true"},
+            body=list(tasks),
+            repeat=False,
+            timeout=_patience(len(tasks)),
+        )
+        ids = answer.get("task_ids") if isinstance(answer, dict) else None
+        if not isinstance(ids, list) or len(ids) != len(tasks):
             raise UncertainError(f"{self.url} took {len(tasks)} tasks but did not say which; run it again in a minute")
         return [int(i) for i in ids]
 
     def import_predictions(self, number: int, predictions: Sequence[Row]) -> None:
-        with self._stated(f"adding {len(predictions)} pre-annotations", uncertain=True):
-            self._sdk.projects.import_predictions(
-                id=number,
-                request=list(predictions),
-                request_options=_once(len(predictions)),
-            )
+        """Raises UncertainError where the call broke off."""
+        self._request(
+            f"adding {len(predictions)} pre-annotations",
+            "POST",
+            f"/api/projects/{number}/import/predictions",
+            body=list(predictions),
+            repeat=False,
+            timeout=_patience(len(predictions)),
+        )
 
     def replace_data(self, task: int, data: Row) -> None:
-        with self._stated(f"changing task {task}"):
-            self._sdk.tasks.update(id=str(task), data=data)
+        self._request(f"changing task {task}", "PATCH", f"/api/tasks/{task}/", body={"data": data})
+
+    def delete_untouched(self, number: int, tasks: Sequence[int], filters: Sequence[Filter]) -> None:
+        """Deletes those of the tasks that meet all filters and that nobody has answered, skipped or begun."""
+        if not tasks:  # the server would take it for all of them
+            return
+        untouched = [
+            Filter("total_annotations", "equal", "Number", 0),
+            Filter("cancelled_annotations", "equal", "Number", 0),
+            Filter("draft_exists", "equal", "Boolean", "false"),
+        ]
+        items = [condition.row() for condition in (*filters, *untouched)]
+        self._request(
+            f"deleting {len(tasks)} tasks that were there twice",
+            "POST",
+            "/api/dm/actions/",
+            params={"id": "delete_tasks", "project": number},
+            body={
+                "filters": {"conjunction": "and", "items": items},
+                "selectedItems": {"all": False, "included": list(tasks)},
+                "ordering": [],
+            },
+        )
+
+    def delete_prediction(self, number: int) -> None:
+        self._request(
+            "deleting a pre-annotation that was there twice",
+            "DELETE",
+            f"/api/predictions/{number}/",
+            gone_is_fine=True,
+        )
 
     def upload(self, number: int, files: Sequence[Path]) -> list[str]:
         """Stores files on the server and returns their URLs there, in order, relative to the server's address."""
@@ -248,66 +336,72 @@ class Studio:
 
     def annotations(self, task: int) -> int:
         """How many answers a task has."""
-        with self._stated(f"reading task {task}"):
-            return len(self._sdk.annotations.list(id=task))
+        return len(self._repeated(f"reading task {task}", lambda: self._sdk.annotations.list(id=task)))
 
     # ── inside ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _authorization(self) -> dict[str, str]:
         return {"Authorization": self._sdk._client_wrapper.get_headers()["Authorization"]}
 
-    @contextmanager
-    def _stated(self, doing: str, *, uncertain: bool = False) -> Iterator[None]:
-        """Turns what goes wrong into one line that says what to do."""
-        try:
-            yield
-        except ApiError as error:
-            message = self._refusal(doing, error)
-            if error.status_code == httpx.codes.NOT_FOUND:
-                raise NotThereError(message) from error
-            if uncertain and (error.status_code or 0) >= httpx.codes.INTERNAL_SERVER_ERROR:
-                raise UncertainError(message) from error
-            raise AnnotatorError(message) from error
-        except httpx.TimeoutException as error:
-            message = f"{self.url} did not answer in time while {doing}; run it again in a minute"
-            raise (UncertainError(message, silent=True) if uncertain else AnnotatorError(message)) from error
-        except (httpx.ConnectError, httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
-            raise AnnotatorError(
-                f"no Label Studio can be reached at {self.url} ({error}): start it with 'alpipe labelstudio up',"
-                " or check LABEL_STUDIO_URL"
-            ) from error
-        except httpx.HTTPError as error:
-            message = f"the connection to {self.url} broke while {doing}: {error or type(error).__name__}"
-            raise (UncertainError(message, silent=True) if uncertain else AnnotatorError(message)) from error
-        except OSError as error:
-            raise AnnotatorError(f"{error.filename}: cannot be read while {doing}: {error.strerror}") from error
-        except (ValueError, KeyError, TypeError, IndexError) as error:  # also pydantic's and JSON's errors
-            raise AnnotatorError(
-                f"{self.url} answered something unexpected while {doing}: {type(error).__name__};"
-                " is it a Label Studio server?"
-            ) from error
+    def _request(
+        self,
+        doing: str,
+        method: str,
+        path: str,
+        *,
+        params: Row | None = None,
+        body: Any = None,
+        repeat: bool = True,
+        gone_is_fine: bool = False,
+        timeout: float | None = None,
+    ) -> Any:
+        """One request by itself, where the SDK would take its time to check what we send and get. ``repeat`` says that
+        it does no harm to do it twice.
+        """
 
-    def _refusal(self, doing: str, error: ApiError) -> str:
-        match error.status_code:
-            case 401:
-                why = " (it has expired)" if "expired" in str(error.body) else ""
-                return f"{self.url} refuses the token{why}: check LABEL_STUDIO_API_KEY, or run 'alpipe labelstudio up'"
-            case 403:
-                return f"{self.url} does not permit {doing}: use the token of an account that may"
-            case 404 | 405 | 501:
-                return f"{self.url} has nothing there while {doing}; was it deleted, or is this no Label Studio server?"
-            case status:
-                return f"{self.url} answered {status} while {doing}: {_detail(error.body)}"
+        def ask() -> Any:
+            answer = self._http.request(
+                method,
+                self.url + path,
+                params=params,
+                content=None if body is None else json.dumps(body, allow_nan=False),
+                headers=self._authorization() | {"Content-Type": "application/json"},
+                timeout=timeout or TIMEOUT,
+            )
+            if answer.status_code == httpx.codes.NOT_FOUND and gone_is_fine:
+                return None
+            if answer.is_error:
+                raise ApiError(status_code=answer.status_code, body=_body(answer))
+            return answer.json() if answer.content else None
+
+        if repeat:
+            return self._repeated(doing, ask)
+        with self._stated(doing, uncertain=True):
+            return ask()
+
+    def _repeated(self, doing: str, ask: Callable[[], T]) -> T:
+        """Asks, and asks again a little later where what went wrong may pass."""
+        with self._stated(doing):
+            for pause in PAUSES:
+                try:
+                    return ask()
+                except (ApiError, httpx.TransportError) as error:
+                    if not may_pass(error):
+                        raise
+                    time.sleep(pause)
+            return ask()
+
+    def _stated(self, doing: str, *, uncertain: bool = False) -> AbstractContextManager[None]:
+        return stated(self.url, doing, uncertain=uncertain)
 
 
-def _once(count: int) -> Any:
-    """Options for a call that must not be repeated blindly, with time to spare for its size."""
-    return {"max_retries": 0, "timeout_in_seconds": int(TIMEOUT + count / 4)}
+def _patience(count: int) -> float:
+    """Seconds to wait for a call of this size that must not be repeated blindly."""
+    return TIMEOUT + count / 4
 
 
-def _detail(body: Any) -> str:
-    if isinstance(body, dict):
-        reasons = body.get("validation_errors") or body.get("detail") or body
-        return str(reasons)[:300]
-    text = str(body or "no reason given").strip()
-    return "an error page" if text.startswith("<") else text[:300]
+def _body(answer: httpx.Response) -> Any:
+    try:
+        return answer.json()
+    except ValueError:
+        return answer.text

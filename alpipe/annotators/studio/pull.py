@@ -1,21 +1,25 @@
-"""Answers of people to annotations: what is new or changed since a watermark, what was deleted, what is refused."""
+"""Answers of people to annotations: what is new or changed since a watermark, what was deleted, what is refused.
+
+The store knows which answers stand and which questions were asked, so a pull can be lost, repeated, or made from
+another machine. What is deleted shows in no list of changes: of an answer, its task shows that it changed; of a task,
+the project's counts do not add up any more, and only then are its tasks listed.
+"""
 
 from __future__ import annotations
 
 import json
 import math
-from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from alpipe.annotators.studio import regions
-from alpipe.annotators.studio.client import ANSWERS, Filter, Row, Studio
+from alpipe.annotators.studio import duplicates, regions
+from alpipe.annotators.studio.client import ANSWERS, DETAILS, Filter, Row, Studio
+from alpipe.annotators.studio.duplicates import KEY, key_of
 from alpipe.annotators.studio.project import OpenProject
-from alpipe.annotators.studio.push import KEY
-from alpipe.errors import AnnotatorError, DataError
+from alpipe.errors import AlpipeError, AnnotatorError, DataError
 from alpipe.protocols import AnnotatorContext, ProgressCallback
 from alpipe.types import Annotation, AnswerState, Item, Labels, Progress, Pulled, Refusal, is_empty
 
@@ -24,38 +28,61 @@ OVERLAP = timedelta(seconds=60)
 
 TIME = "%Y-%m-%dT%H:%M:%S.%fZ"
 
+DAMAGED = (AlpipeError, KeyError, TypeError, AttributeError, ValueError, OverflowError, IndexError)
+"""What reading a row raises that is not as the server writes it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """Files of the project's own: which answers were ever seen, and those that could not be understood, raw."""
+    """Files of the project's own: what the project held at the last pull, and answers that could not be understood,
+    raw. Without the first, a pull lists the tasks once more.
+    """
 
     seen: Path
     refused: Path
 
-    def known(self) -> dict[str, list[str]]:
-        """The external ids of all answers seen so far, by item key."""
+    def known(self) -> Row:
         try:
             value = json.loads(self.seen.read_text("utf-8"))
-        except FileNotFoundError:
+        except (OSError, ValueError):
             return {}
-        except (OSError, ValueError) as error:
-            raise AnnotatorError(f"{self.seen}: cannot be read ({error}); delete it and pull again") from error
         return value if isinstance(value, dict) else {}
 
-    def note(self, known: dict[str, list[str]]) -> None:
+    def note(self, known: Row) -> None:
         self.seen.parent.mkdir(parents=True, exist_ok=True)
         temporary = self.seen.with_suffix(".new")
         temporary.write_text(json.dumps(known), "utf-8")
         temporary.replace(self.seen)
 
-    def keep(self, external_id: str, answer: Row, reason: str) -> None:
-        """Keeps a refused answer as it came, once a version of it."""
-        entry = {"id": external_id, "updated_at": str(answer.get("updated_at")), "reason": reason, "answer": answer}
-        line = json.dumps(entry, default=str, sort_keys=True)
+    def keep(self, answers: Sequence[tuple[str, Any, str]]) -> None:
+        """Keeps refused answers (id, as it came, why) as they came, once a version of each."""
+        if not answers:
+            return
         self.refused.parent.mkdir(parents=True, exist_ok=True)
-        if not self.refused.exists() or line not in self.refused.read_text("utf-8").splitlines():
-            with self.refused.open("a", encoding="utf-8") as file:
-                file.write(line + "\n")
+        before = set(self.refused.read_text("utf-8").splitlines()) if self.refused.exists() else set()
+        with self.refused.open("a", encoding="utf-8") as file:
+            for number, answer, reason in answers:
+                entry = {"id": number, "reason": reason, "answer": answer}
+                line = json.dumps(entry, default=str, sort_keys=True)
+                if line not in before:
+                    file.write(line + "\n")
+
+
+class Answer(NamedTuple):
+    """One submitted answer or draft as it came; ``ref`` is its external id."""
+
+    ref: str
+    task: Row
+    raw: Any
+
+
+@dataclass(slots=True)
+class Read:
+    """What was read so far."""
+
+    annotations: list[Annotation] = field(default_factory=list)
+    refused: list[Refusal] = field(default_factory=list)
+    raw: list[tuple[str, Any, str]] = field(default_factory=list)
 
 
 def pull(
@@ -66,39 +93,35 @@ def pull(
     since: str | None,
     progress: ProgressCallback,
 ) -> Pulled:
-    """The answers since a watermark; of several to one task the latest. Pulling again with the same watermark gives
-    the same and whatever came since. Drafts are those of the token's own user.
-    """
-    known = ledger.known()
-    start = _start(since, project)
-    tasks = studio.tasks(project.id, _filters(start), include=ANSWERS)
-    progress(Progress("pull", 0, len(tasks), "tasks changed"))
-    by_key: dict[str, list[Row]] = defaultdict(list)
-    for task in tasks:
-        by_key[str(task["data"].get(KEY) or "")].append(task)
-    foreign = by_key.pop("", [])
+    """The answers since a watermark, all of each task that changed, oldest first. Pulling again with the same watermark
+    gives the same and whatever came since. Drafts are those of the token's own user.
 
-    annotations, refused, withdrawn = [], _foreign(project, foreign), []
-    for key, rows in by_key.items():
-        present = {external_id(project, key, *ref): answer for row in rows for ref, answer in _answers(row)}
-        withdrawn += [gone for gone in known.get(key, []) if gone not in present]
-        if present:
-            latest = max(present, key=lambda ref: _time(present[ref]["updated_at"]))
-            known[key] = sorted({*known.get(key, []), *present})
-            item, data = context.item(key), rows[0]["data"]
-            try:
-                if item is None:
-                    raise DataError("this pool has no such item")
-                annotations.append(_annotation(latest, present[latest], data, item, project, context))
-            except DataError as error:
-                refused.append(Refusal(f"{studio.url}/projects/{project.id}/data?task={rows[0]['id']}", str(error)))
-                ledger.keep(latest, present[latest], str(error))
-    withdrawn += _deleted(studio, project, known)
-    ledger.note(known)
-    newest = max((_time(task["updated_at"]) for task in tasks), default=start)
+    An answer that cannot be understood is refused, and what it said before it was edited is withdrawn.
+    """
+    start = _start(since, project)
+    asked = _of_project(context.asked(), project)
+    listed = studio.tasks(project.id, _filters(start), include=ANSWERS)
+    progress(Progress("pull", 0, len(listed), "tasks changed"))
+    tasks = [task for task in listed if duplicates.is_whole(task)]
+    read = Read(refused=_foreign(project, tasks))
+    read.raw += [(f"{project.id}/?", task, "the task is damaged") for task in listed if not duplicates.is_whole(task)]
+    read.refused += [Refusal(project.name, f"{reason}: {str(task)[:100]}") for _, task, reason in read.raw]
+    grouped = duplicates.by_key(tasks)
+    answers = {key: _answers(rows, project, key) for key, rows in grouped.items()}
+    shown = _shown(studio, project, answers)
+    for key, given in answers.items():
+        _read(read, given, context.item(key), shown, project, context, studio.url)
+    stored = _standing(context, project, list(answers))
+    withdrawn = _deleted_answers(studio, project, stored, answers)
+    withdrawn += [ref for refs in stored.values() for ref in refs if ref in {number for number, _, _ in read.raw}]
+    gone = _take_census(studio, project, ledger, asked, grouped, whole=start is None)
+    withdrawn += [ref for refs in _standing(context, project, gone).values() for ref in refs]
+    ledger.keep(read.raw)
+    newest = max((moment for task in tasks if (moment := _moment(task))), default=start)
     mark = f"{project.id}@{newest.strftime(TIME)}" if newest else (since or "")
-    progress(Progress("pull", len(tasks), len(tasks), f"{len(annotations)} answers"))
-    return Pulled(tuple(annotations), mark, tuple(dict.fromkeys(withdrawn)), tuple(refused))
+    progress(Progress("pull", len(tasks), len(tasks), f"{len(read.annotations)} answers"))
+    ordered = sorted(read.annotations, key=lambda annotation: annotation.at)
+    return Pulled(tuple(ordered), mark, tuple(dict.fromkeys(withdrawn)), tuple(read.refused), tuple(gone))
 
 
 def external_id(project: OpenProject, key: str, kind: str, number: int) -> str:
@@ -106,39 +129,102 @@ def external_id(project: OpenProject, key: str, kind: str, number: int) -> str:
     return f"{project.id}/{key}/{kind}{number}"
 
 
-def _answers(task: Row) -> list[tuple[tuple[str, int], Row]]:
-    """The submitted answers of a task; where there is none, the drafts."""
-    submitted = [(("a", int(answer["id"])), answer) for answer in task.get("annotations") or []]
-    return submitted or [(("d", int(draft["id"])), draft) for draft in task.get("drafts") or []]
+# ── answers ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _answers(tasks: Iterable[Row], project: OpenProject, key: str) -> list[Answer]:
+    """The submitted answers to an item; where there is none, the drafts. One without a number has the number ?."""
+    found: dict[str, list[Answer]] = {"a": [], "d": []}
+    for task in tasks:
+        for kind, name in (("a", "annotations"), ("d", "drafts")):
+            rows = task.get(name)
+            for raw in rows if isinstance(rows, list) else []:
+                number = raw.get("id") if isinstance(raw, dict) else None
+                ref = external_id(project, key, kind, number) if isinstance(number, int) else f"{project.id}/{key}/?"
+                found[kind].append(Answer(ref, task, raw))
+    return found["a"] or found["d"]
+
+
+def _read(
+    read: Read,
+    given: Sequence[Answer],
+    item: Item | None,
+    shown: Mapping[int, str],
+    project: OpenProject,
+    context: AnnotatorContext,
+    url: str,
+) -> None:
+    for answer in given:
+        try:
+            if item is None:
+                raise DataError("this pool has no such item")
+            read.annotations.append(_annotation(answer, item, shown, project, context))
+        except DAMAGED as error:
+            reason = str(error) if isinstance(error, AlpipeError) else f"damaged: {type(error).__name__} {error}"[:300]
+            read.refused.append(Refusal(f"{url}/projects/{project.id}/data?task={answer.task['id']}", reason))
+            read.raw.append((answer.ref, answer.raw, reason))
 
 
 def _annotation(
-    ref: str, answer: Row, data: Row, item: Item, project: OpenProject, context: AnnotatorContext
+    answer: Answer, item: Item, shown: Mapping[int, str], project: OpenProject, context: AnnotatorContext
 ) -> Annotation:
-    draft = ref.rpartition("/")[2].startswith("d")
+    raw, data = answer.raw, answer.task["data"]
+    kind = answer.ref.rpartition("/")[2][:1]
+    if kind == "?":
+        raise DataError("an answer has no number")
     labels: Labels | None = None
-    if answer.get("was_cancelled"):
+    if raw.get("was_cancelled"):
         state = AnswerState.SKIPPED
     else:
         try:
-            labels = regions.decode(answer.get("result"), item, project.control, context.classes)
-        except DataError:
-            if not draft:
+            labels = regions.decode(raw.get("result"), item, project.control, context.classes)
+        except DAMAGED:
+            if kind != "d":
                 raise
         nothing = labels is None or is_empty(labels)
-        state = AnswerState.DRAFT if draft else AnswerState.EMPTY if nothing else AnswerState.LABELLED
-    lead_time = answer.get("lead_time")
+        state = AnswerState.DRAFT if kind == "d" else AnswerState.EMPTY if nothing else AnswerState.LABELLED
+    lead_time = raw.get("lead_time")
+    model = shown_model(raw, answer.task, shown)
     return Annotation(
         item_key=item.key,
         state=state,
         labels=labels,
-        annotator=f"labelstudio:{_who(answer)}",
-        external_id=ref,
+        annotator=f"labelstudio:{_who(raw)}",
+        external_id=answer.ref,
         lead_time=float(lead_time) if isinstance(lead_time, int | float) and math.isfinite(lead_time) else None,
         round=data["round"] if isinstance(data.get("round"), int) else None,
-        model=data.get("model") or None,
-        at=_time(answer["updated_at"]),
+        model=model,
+        at=_time(raw["updated_at"]),
+        blind=model is None and data.get("blind") is True,
     )
+
+
+def shown_model(answer: Row, task: Row, shown: Mapping[int, str]) -> str | None:
+    """The model whose pre-annotation the person saw, None for none: that of the prediction from which the answer was
+    made, whatever came since; without one, what the task says that it shows.
+    """
+    parent = answer.get("parent_prediction")
+    if isinstance(parent, int):
+        there = set(duplicates.versions(task))
+        if len(there) == 1:
+            return there.pop()
+        if parent in shown:
+            return shown[parent]
+    stated = task["data"].get("model")
+    return stated if isinstance(stated, str) and stated else None
+
+
+def _shown(studio: Studio, project: OpenProject, answers: Mapping[str, Sequence[Answer]]) -> dict[int, str]:
+    """The model versions of predictions by their numbers, for tasks that have several of them and were answered."""
+    unclear = [
+        key
+        for key, given in answers.items()
+        if any(isinstance(a.raw, dict) and a.raw.get("parent_prediction") for a in given)
+        and any(len(set(duplicates.versions(a.task))) > 1 for a in given)
+    ]
+    tasks = duplicates.of_items(studio, project, unclear, DETAILS)
+    predictions = [row for rows in tasks.values() for task in rows for row in duplicates.parts(task, "predictions")]
+    return {int(row["id"]): str(row["model_version"]) for row in predictions}
 
 
 def _who(answer: Row) -> str:
@@ -146,19 +232,75 @@ def _who(answer: Row) -> str:
     return str(who.get("id") if isinstance(who, dict) else who)
 
 
+# ── what is no longer there ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _deleted_answers(
+    studio: Studio,
+    project: OpenProject,
+    stored: Mapping[str, Sequence[str]],
+    answers: Mapping[str, Sequence[Answer]],
+) -> list[str]:
+    """The answers in the store that changed tasks do not have any more; another task of the item may have them."""
+    missing = {key for key, refs in stored.items() if set(refs) - {answer.ref for answer in answers[key]}}
+    if not missing:
+        return []
+    now = duplicates.of_items(studio, project, sorted(missing), ANSWERS)
+    there = {answer.ref for key in missing for answer in _answers(now.get(key, []), project, key)}
+    return [ref for key in missing for ref in stored[key] if ref not in there]
+
+
+def _take_census(
+    studio: Studio,
+    project: OpenProject,
+    ledger: Ledger,
+    asked: Mapping[str, str],
+    changed: Mapping[str, Sequence[Row]],
+    *,
+    whole: bool,
+) -> list[str]:
+    """The keys of questions that are no longer there. Where the counts are as they were nothing is listed; where they
+    are not, what is there twice is removed on the way. ``whole``: all tasks were listed already.
+    """
+    counts = studio.counts(project.id)
+    known = {"project": project.id, "others": counts.tasks - len(asked), "predictions": counts.predictions}
+    if not whole and ledger.known() == known and changed.keys() <= asked.keys():
+        return []
+    there: Mapping[str, Sequence[Row]] = changed if whole else duplicates.census(studio, project)
+    if twice := duplicates.suspicious(there):
+        duplicates.remove(studio, project, twice)
+        counts = studio.counts(project.id)
+    gone = [key for key in asked if key not in there]
+    if gone:  # a list that was read while tasks were deleted may lack one that is there
+        known_key = next(iter(there), None)
+        again = duplicates.of_items(studio, project, [*gone, *([known_key] if known_key else [])])
+        if known_key and known_key not in again:
+            raise AnnotatorError(f"the tasks of {project.url} change while we pull; run it again")
+        gone = [key for key in gone if key not in again]
+    ledger.note(
+        {"project": project.id, "others": counts.tasks - len(asked) + len(gone), "predictions": counts.predictions}
+    )
+    return gone
+
+
+def _standing(context: AnnotatorContext, project: OpenProject, keys: Sequence[str]) -> dict[str, list[str]]:
+    """The answers in the store that came from this project."""
+    stored = context.standing(keys) if keys else {}
+    return {key: [ref for ref in refs if ref.startswith(f"{project.id}/")] for key, refs in stored.items()}
+
+
+def _of_project(asked: Mapping[str, str], project: OpenProject) -> dict[str, str]:
+    return {key: ref for key, ref in asked.items() if ref.startswith(f"{project.id}/")}
+
+
 def _foreign(project: OpenProject, tasks: Sequence[Row]) -> list[Refusal]:
-    answered = [task for task in tasks if task.get("annotations")]
+    answered = [task for task in tasks if task.get("annotations") and not key_of(task)]
     if not answered:
         return []
     return [Refusal(project.name, f"{len(answered)} answered tasks were not made by alpipe (no {KEY} in their data)")]
 
 
-def _deleted(studio: Studio, project: OpenProject, known: dict[str, list[str]]) -> list[str]:
-    """The answers of tasks that are gone; a deleted task shows in no incremental pull."""
-    if project.tasks >= len(known):
-        return []
-    present = {task["data"].get(KEY) for task in studio.tasks(project.id, include="id,data")}
-    return [ref for key, refs in known.items() if key not in present for ref in refs]
+# ── time ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _filters(start: datetime | None) -> list[Filter]:
@@ -177,6 +319,15 @@ def _start(since: str | None, project: OpenProject) -> datetime | None:
         return _time(moment) if int(number) == project.id else None
     except ValueError:
         return None
+
+
+def _moment(task: Row) -> datetime | None:
+    """When a task changed; None where that cannot be: a watermark in the future would hide what comes."""
+    try:
+        moment = _time(task["updated_at"])
+    except (KeyError, ValueError, OverflowError):
+        return None
+    return moment if moment < datetime.now(UTC) + timedelta(days=1) else None
 
 
 def _time(value: Any) -> datetime:
