@@ -13,7 +13,7 @@ from alpipe.types import Task
 TAGS = {Task.CLASSIFY: ("Choices",), Task.DETECT: ("RectangleLabels",), Task.SEGMENT: ("BrushLabels", "PolygonLabels")}
 """The controls that pre-annotations of a task can be written to, the preferred one first."""
 
-SENT = frozenset({"alpipe_key", "uncertainty", "reason", "round", "model"})
+SENT = frozenset({"alpipe_key", "uncertainty", "reason", "round", "model", "blind"})
 """What a task of ours carries beside its image: a configuration may show these, but no other data."""
 
 # Colours that stay apart for colour-blind people too (Okabe and Ito), then darker ones.
