@@ -1,7 +1,7 @@
 """What a plug-in has to be. Each kind is one module (or entry point) that has what its protocol names.
 
-Learners, strategies, batch partners, annotators and formats are modules: the module's name is the name in the configuration. The
-module-level protocols (``…Plugin``) say what the module must hold, the others what it builds.
+Learners, strategies, batch partners, annotators and formats are modules: the module's name is the name in the
+configuration. The module-level protocols (``…Plugin``) say what the module must hold, the others what it builds.
 
 A module that needs packages which not everyone has imports them only when it builds, and names them in ``REQUIRES``
 (``{"torchvision": "alpipe[torchvision]"}``: what is imported, and what to pip install): choosing it where one is absent
@@ -177,9 +177,9 @@ class Labelled:
 class Candidates:
     """The images of which a batch is chosen: a row an image, in ascending order of their keys.
 
-    ``scores`` (N,) float64, finite; ``features`` (N, F) float32, what the strategy's ``describe`` said of each, or None;
-    ``embeddings`` (N, D) float32, or None where none were asked for. Raises ValueError for lengths that differ, keys out
-    of order or twice, and values that are not finite, with the item's key.
+    ``scores`` (N,) float64, finite; ``features`` (N, F) float32, what the strategy's ``describe`` said of each, or
+    None; ``embeddings`` (N, D) float32, or None where none were asked for. Raises ValueError for lengths that differ,
+    keys out of order or twice, and values that are not finite, with the item's key.
     """
 
     items: Sequence[Item]
@@ -216,8 +216,8 @@ class Candidates:
 
 
 class Strategy(Protocol):
-    """What makes an image worth labelling. Beside ``score`` it may have the methods of ``Describing``, ``Rescoring`` and
-    ``Choosing``; a strategy without ``choose`` leaves the choice to the project's batch partner.
+    """What makes an image worth labelling. Beside ``score`` it may have the methods of ``Describing``, ``Rescoring``
+    and ``Choosing``; a strategy without ``choose`` leaves the choice to the project's batch partner.
     """
 
     def score(self, prediction: Any) -> float:

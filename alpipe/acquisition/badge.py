@@ -1,9 +1,10 @@
 """BADGE: images whose gradient in the last layer would be long and unlike that of the others in the batch.
 
-k-means++ over gradient embeddings g(x) = (p(x) − e_ŷ) ⊗ h(x), p the class probabilities, ŷ the most probable class, h the
-learner's embedding: long where the model is uncertain, different where images differ. Ash, Zhang, Krishnamurthy, Langford
-& Agarwal 2020, "Deep batch active learning by diverse, uncertain gradient lower bounds". The score is |p − e_ŷ|², the part
-of |g|² that needs no embedding. With ``embeddings: vae`` h is the autoencoder's, and g no gradient any more.
+k-means++ over gradient embeddings g(x) = (p(x) − e_ŷ) ⊗ h(x), p the class probabilities, ŷ the most probable class, h
+the learner's embedding: long where the model is uncertain, different where images differ. Ash, Zhang, Krishnamurthy,
+Langford & Agarwal 2020, "Deep batch active learning by diverse, uncertain gradient lower bounds". The score is |p −
+e_ŷ|², the part of |g|² that needs no embedding. With ``embeddings: vae`` h is the autoencoder's, and g no gradient any
+more.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class Badge:
         return float(np.square(self.describe(prediction), dtype=np.float64).sum())
 
     def describe(self, prediction: ClassPrediction) -> FloatArray:
-        return residuals(prediction.probs[None])[0]
+        return np.asarray(residuals(prediction.probs[None])[0], np.float32)
 
     def choose(self, candidates: Candidates, k: int, rng: np.random.Generator) -> list[str]:
         points = embeddings_of(candidates)

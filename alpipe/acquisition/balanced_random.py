@@ -2,8 +2,8 @@
 
 ``quota`` of the batch (66 %) is divided evenly over the classes that are predicted anywhere; each draws uniformly among
 the images in which it is predicted, rare classes first. The rest is drawn from all. With masks this is foreground-aware
-random sampling (nnActive 2025), with one label: two thirds of the batch show something. An image without a predicted box
-or mask has no class, and can be drawn with the rest.
+random sampling (nnActive 2025), with one label: two thirds of the batch show something. An image without a predicted
+box or mask has no class, and can be drawn with the rest.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import final
 
 import numpy as np
-
 from pydantic import Field
 
 from alpipe.acquisition.ranking.classes import present, quotas
@@ -54,7 +53,7 @@ class BalancedRandom:
     def choose(self, candidates: Candidates, k: int, rng: np.random.Generator) -> list[str]:
         there = features_of(candidates) > 0
         free = np.ones(len(candidates), bool)
-        each = quotas(checked(candidates, k), self.options.quota, there.any(axis=0))
+        each = quotas(checked(candidates, k), self.options.quota, there.sum(axis=0) > 0)
         chosen: list[int] = []
         for name in np.argsort(there.sum(axis=0), kind="stable"):
             mine = rng.permutation(np.flatnonzero(free & there[:, name]))[: each[name]]

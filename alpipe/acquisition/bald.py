@@ -1,11 +1,11 @@
 """BALD: the images of whose label the most would be learnt about the model, by dropout samples of its last layer.
 
 The mutual information of label and weights, H(mean of the samples) − mean of H(samples), in nats (Houlsby et al. 2011,
-"Bayesian active learning for classification and preference learning"; with dropout Gal, Islam & Ghahramani 2017). Dropout
-is in the head alone, so a scan costs little more than without. Boxes and pixels are joined by their mean, as the expected
-information of one box or pixel, unless the options say otherwise. ``disagreement`` is the same relative to its largest
-value, for any ensemble, joined by the most uncertain parts; over whole-image classes the two rank alike.
-An image without a box that counts scores 0: over nothing no sample differs from another.
+"Bayesian active learning for classification and preference learning"; with dropout Gal, Islam & Ghahramani 2017).
+Dropout is in the head alone, so a scan costs little more than without. Boxes and pixels are joined by their mean, as
+the expected information of one box or pixel, unless the options say otherwise. ``disagreement`` is the same relative to
+its largest value, for any ensemble, joined by the most uncertain parts; over whole-image classes the two rank alike. An
+image without a box that counts scores 0: over nothing no sample differs from another.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from typing import Literal, final
-
 
 from pydantic import Field
 

@@ -1,12 +1,13 @@
-"""Class-difficulty-weighted entropy: entropy counts more for classes that the model still finds hard. Scores in [0, 1.2].
+"""Class-difficulty-weighted entropy: entropy counts more for classes that the model still finds hard. Scores in [0,
+1.2].
 
-H · (1 + Σ_c s_c (w_c − 1)), H the image's entropy and s_c class c's share of it; w_c = 1 + αβ ln(1 + (e^{1/α} − 1) d_c),
-α = 0.3, β = 0.2, and the difficulty d_c = 1 − q_c. q_c is the mean over the labelled objects of c of p^0.6 · IoU^0.4, p the
-probability of c in the best predicted box over it (0 where none is), for whole-image classes of p^0.6. Yang, Huang &
-Crowley 2024, "Plug and play active learning for object detection" (PPAL), which keeps q as a running mean during the
-training; here it is that of the trained model on what it was trained on, so it is on the side of the easy. A class that
-was never labelled has q = 0. With the partner ``kmedoids`` this is PPAL's choice but for its distance of images.
-An image without a box has the entropy of one faint box, and weight 1.
+H · (1 + Σ_c s_c (w_c − 1)), H the image's entropy and s_c class c's share of it; w_c = 1 + αβ ln(1 + (e^{1/α} − 1)
+d_c), α = 0.3, β = 0.2, and the difficulty d_c = 1 − q_c. q_c is the mean over the labelled objects of c of p^0.6 ·
+IoU^0.4, p the probability of c in the best predicted box over it (0 where none is), for whole-image classes of p^0.6.
+Yang, Huang & Crowley 2024, "Plug and play active learning for object detection" (PPAL), which keeps q as a running mean
+during the training; here it is that of the trained model on what it was trained on, so it is on the side of the easy. A
+class that was never labelled has q = 0. With the partner ``kmedoids`` this is PPAL's choice but for its distance of
+images. An image without a box has the entropy of one faint box, and weight 1.
 """
 
 from __future__ import annotations
@@ -55,12 +56,12 @@ class DifficultyEntropy:
     def rescore(self, candidates: Candidates) -> npt.NDArray[np.float64]:
         features = features_of(candidates).astype(np.float64)
         weights = class_weights(quality(candidates.labelled, features.shape[1]))
-        return candidates.scores * (1 + features @ (weights - 1))
+        return np.asarray(candidates.scores * (1 + features @ (weights - 1)), np.float64)
 
 
 def class_weights(q: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """(C,) w_c in [1, 1.2] of (C,) mean qualities in [0, 1]: the harder the class, the larger."""
-    return 1 + ALPHA * BETA * np.log(1 + (np.exp(1 / ALPHA) - 1) * (1 - q))
+    return np.asarray(1 + ALPHA * BETA * np.log(1 + (np.exp(1 / ALPHA) - 1) * (1 - q)), np.float64)
 
 
 def quality(labelled: Labelled, classes: int) -> npt.NDArray[np.float64]:

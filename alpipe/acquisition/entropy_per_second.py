@@ -1,12 +1,12 @@
 """Entropy per second: the images that promise the most uncertainty resolved for the time they will cost a person.
 
-H / t with t = a + b · n seconds: a to open and look at an image, b to draw one object, n the expected number of objects (the
-probabilities of the boxes summed; connected regions of a mask). Where people's times were measured on at least ten
+H / t with t = a + b · n seconds: a to open and look at an image, b to draw one object, n the expected number of objects
+(the probabilities of the boxes summed; connected regions of a mask). Where people's times were measured on at least ten
 answers a and b are fitted to these by non-negative least squares, lead times beyond five times their median (the window
 that was left open) left out; before that they are the options'. Dividing by cost: Settles, Craven & Friedland 2008,
-"Active learning with real annotation costs". Counting images instead favours crowded ones, which cost most.
-An image without a box has the entropy of one faint box, and costs a. With ``sum`` as aggregation a crowded image counts
-for all its boxes; with ``top``, the default, for the most uncertain five, and is mostly not worth its price.
+"Active learning with real annotation costs". Counting images instead favours crowded ones, which cost most. An image
+without a box has the entropy of one faint box, and costs a. With ``sum`` as aggregation a crowded image counts for all
+its boxes; with ``top``, the default, for the most uncertain five, and is mostly not worth its price.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
-from scipy.optimize import nnls
 
 from alpipe import rle
 from alpipe.acquisition.ranking import measures
@@ -73,7 +72,7 @@ def expected_objects(prediction: Prediction, min_score: float) -> float:
             return float(best[best >= min_score].sum())
         case MapPrediction(probs=probs):
             best = probs.argmax(axis=0)
-            return float(sum(_regions(best == name) for name in range(1, len(probs))))
+            return float(sum(_regions(np.asarray(best == name)) for name in range(1, len(probs))))
     return 0.0
 
 
@@ -88,9 +87,18 @@ def times(labelled: Labelled) -> tuple[float, float] | None:
         return None
     counts, seconds = np.array(found, np.float64).T
     usual = seconds <= LEFT_OPEN * np.median(seconds)
-    table = np.stack([np.ones(int(usual.sum())), counts[usual]], axis=1)
-    (a, b), _ = nnls(table, seconds[usual])
-    return max(float(a), 0.1), float(b)  # nobody opens an image in no time, whatever the line says
+    return line(counts[usual], seconds[usual])
+
+
+def line(counts: npt.NDArray[np.float64], seconds: npt.NDArray[np.float64]) -> tuple[float, float]:
+    """a ≥ 0.1 and b ≥ 0 of the least squares line seconds = a + b · counts."""
+    least = 0.1  # nobody opens an image in no time
+    a, b = np.linalg.lstsq(np.stack([np.ones(len(counts)), counts], axis=1), seconds, rcond=None)[0]
+    if a < least and counts.any():
+        a, b = least, ((seconds - least) @ counts) / (counts @ counts)
+    if b < 0:
+        a, b = max(least, float(seconds.mean())), 0.0
+    return float(a), float(b)
 
 
 def objects(labels: Labels) -> int:
@@ -99,7 +107,7 @@ def objects(labels: Labels) -> int:
         case Boxes(names=names):
             return len(names)
         case Masks(by_name=by_name):
-            return sum(_regions(rle.decode(mask)) for mask in by_name.values())
+            return sum(_regions(rle.decode(mask) > 0) for mask in by_name.values())
     return 0
 
 

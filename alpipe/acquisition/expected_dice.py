@@ -1,10 +1,11 @@
 """Expected Dice: the images over whose masks the members of an ensemble overlap least. Scores lie in [0, 1].
 
 One less the mean, over pairs of members and over classes, of the Dice of their masks, 2|A ∩ B| / (|A| + |B|); a mask is
-where the class is the most probable one. It is the metric of segmentation, expected under the members instead of against
-the truth (the agreement of Roy, Conjeti, Navab & Wachinger 2019, "Bayesian QuickNAT"), and so it does not depend on how
-much background there is. A class that neither member of a pair sees does not count; where no member sees any, all agree
-that there is nothing: 0. One odd pixel on an empty image is a Dice of 0, so ``min_pixels`` keeps specks out.
+where the class is the most probable one. It is the metric of segmentation, expected under the members instead of
+against the truth (the agreement of Roy, Conjeti, Navab & Wachinger 2019, "Bayesian QuickNAT"), and so it does not
+depend on how much background there is. A class that neither member of a pair sees does not count; where no member sees
+any, all agree that there is nothing: 0. One odd pixel on an empty image is a Dice of 0, so ``min_pixels`` keeps specks
+out.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from itertools import combinations
 from typing import final
 
 import numpy as np
-
 from pydantic import Field
 
 from alpipe.acquisition.ranking.ensemble import voices_of

@@ -3,7 +3,7 @@
 Classes and pixels: the Jensen–Shannon divergence between the two distributions, relative to log 2. Boxes: each box of
 either image looks for its best partner in the other, the one with the largest o · (1 − JS), o their IoU and JS the
 divergence of their class distributions; the box counts p · (1 − o · (1 − JS)) with p the probability of its best class,
-so that a sure box that the mirror image lacks counts whole and a faint one little. After Yu, Zhu, Yang & Wang 2022,
+so that a sure box that the mirror image lacks counts whole and a faint one little. After Yu, Zhu, Yang & Chen 2022,
 "Consistency-based active learning for object detection" (CALD), which uses more augmentations than the flip. An image
 without a box on either side scores 0: both say the same. It needs no ensemble, and costs a second scan; it means little
 where left and right differ (text, digits) and the learner was trained with ``flip: none``.
@@ -66,7 +66,7 @@ class FlipConsistency:
 
 def _changes(xyxy: FloatArray, probs: FloatArray, others: FloatArray, their: FloatArray) -> npt.NDArray[np.float64]:
     """(N,) how little each box is found again among the others."""
-    sure = probs.max(axis=1, initial=0).astype(np.float64)
+    sure = np.asarray(probs.max(axis=1, initial=0), np.float64)
     if not len(xyxy) or not len(others):
         return sure
     own, theirs = box_distribution(probs), box_distribution(their)

@@ -1,8 +1,9 @@
 """Herding: images whose neighbourhoods cover as much of the pool as can be, in the space of embeddings.
 
-The greedy choice of argmax_{x'} mean_x max(0, k(x, x') − max_{l labelled} k(x, l)) with a Gaussian kernel k (MaxHerding:
-Bae, Noh, Sutherland 2024): uncertainty herding with U = 1, as it is right before there is a model to be uncertain, and
-while labels are few. With a strategy that scores, the same rule weighted by its scores is the batch partner ``herding``.
+The greedy choice of argmax_{x'} mean_x max(0, k(x, x') − max_{l labelled} k(x, l)) with a Gaussian kernel k
+(MaxHerding: Bae, Noh, Sutherland 2024): uncertainty herding with U = 1, as it is right before there is a model to be
+uncertain, and while labels are few. With a strategy that scores, the same rule weighted by its scores is the batch
+partner ``herding``.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """Uncertainty herding: images whose neighbourhoods cover as much of the pool's uncertainty as can be.
 
-The greedy choice of argmax_{x'} mean_x U(x) · max(0, k(x, x') − max_{l labelled} k(x, l)) with the strategy's scores as U and
-a Gaussian kernel k over embeddings (Bae, Oliveira & Sutherland 2025, "Uncertainty herding: one active learning method for
-all label budgets"). Exact up to some thousand images; beyond, the mean runs over a sample of 8192 and the choice over
-part of the pool (see ``ranking/coverage.py``). Scores below 0 are raised by the least of them, so that U ≥ 0.
+The greedy choice of argmax_{x'} mean_x U(x) · max(0, k(x, x') − max_{l labelled} k(x, l)) with the strategy's scores as
+U and a Gaussian kernel k over embeddings (Bae, Oliveira & Sutherland 2025, "Uncertainty herding: one active learning
+method for all label budgets"). Exact up to some thousand images; beyond, the mean runs over a sample of 8192 and the
+choice over part of the pool (see ``ranking/coverage.py``). Scores below 0 are raised by the least of them, so that U ≥
+0.
 """
 
 from __future__ import annotations
@@ -38,6 +39,4 @@ class Herding:
     def choose(self, candidates: Candidates, k: int, rng: np.random.Generator) -> list[str]:
         weights = candidates.scores - min(0.0, float(candidates.scores.min(initial=0.0)))
         points = embeddings_of(candidates)
-        return keys_of(
-            candidates, herd(points, weights, candidates.labelled.embeddings, checked(candidates, k), rng)
-        )
+        return keys_of(candidates, herd(points, weights, candidates.labelled.embeddings, checked(candidates, k), rng))

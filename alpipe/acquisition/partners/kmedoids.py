@@ -1,9 +1,9 @@
 """k-medoids: the images of the largest scores are clustered, and one stands for each cluster.
 
 k-medoids over the embeddings of the ``per_image`` · k images of the largest scores, distances weighted by the scores
-(k-means++ and Lloyd's rounds; the second step of PPAL: Yang, Huang & Crowley 2024, there with a distance between sets of
-boxes). The more images are let in, the more diverse and the less uncertain is the batch. Images already labelled have no
-influence. Scores below 0 are raised by the least of them.
+(k-means++ and Lloyd's rounds; the second step of PPAL: Yang, Huang & Crowley 2024, there with a distance between sets
+of boxes). The more images are let in, the more diverse and the less uncertain is the batch. Images already labelled
+have no influence. Scores below 0 are raised by the least of them.
 """
 
 from __future__ import annotations

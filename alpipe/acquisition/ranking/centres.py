@@ -86,4 +86,4 @@ class _Cover:
 
     @staticmethod
     def _square(moved: Points) -> Points:
-        return np.einsum("nd,nd->n", moved, moved)
+        return np.asarray(np.einsum("nd,nd->n", moved, moved), np.float32)

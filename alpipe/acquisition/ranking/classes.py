@@ -24,7 +24,7 @@ def shares(prediction: Prediction, measure: Measure, options: Aggregation) -> Fl
             units = box_distribution(probs[probs.max(axis=1, initial=0) >= options.min_score])
             weights = measure(units)
         case MapPrediction(probs=probs):
-            units = probs.reshape(len(probs), -1).T
+            units = probs.reshape(len(probs), -1).T.astype(np.float32)
             weights = over_pixels([probs], lambda voices: measure(voices[0]))
     total = weights.sum()
     if total <= 0:
@@ -50,10 +50,10 @@ def present(prediction: Prediction, min_score: float, min_pixels: float) -> Floa
 
 
 def quotas(k: int, share: float, wanted: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
-    """(C,) how many of k go to each class: ``share`` of k, divided evenly over the classes that are ``wanted`` (C,), the
-    remainder to the first ones.
+    """(C,) how many of k go to each class: ``share`` of k, divided evenly over the classes that are ``wanted`` (C,),
+    the remainder to the first ones.
     """
-    many, budget = int(wanted.sum()), int(round(share * k))
+    many, budget = int(wanted.sum()), round(share * k)
     each = np.zeros(len(wanted), np.int64)
     if many:
         each[wanted] = budget // many + (np.arange(many) < budget % many)

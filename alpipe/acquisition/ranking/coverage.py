@@ -39,6 +39,7 @@ def herd(points: Points, weights: Values, labelled: Points | None, k: int, rng: 
         return []
     n = len(points)
     weights = weights if weights.sum() > 0 else np.ones(n)
+    sample: npt.NDArray[np.intp]
     if n <= REFERENCES:
         sample, mass = np.arange(n), weights
     else:
@@ -88,7 +89,7 @@ def kernel(a: Points, b: Points, sigma: float) -> Points:
     distances = np.einsum("nd,nd->n", a, a)[:, None] + np.einsum("nd,nd->n", b, b) - 2 * (a @ b.T)
     np.maximum(distances, 0, out=distances)
     distances *= np.float32(-0.5 / sigma**2)
-    return np.exp(distances, out=distances)
+    return np.asarray(np.exp(distances, out=distances), np.float32)
 
 
 def bandwidth(
@@ -114,7 +115,7 @@ def bandwidth(
 
 
 def _considered(weights: Values, k: int, rng: np.random.Generator) -> npt.NDArray[np.intp]:
-    order = np.lexsort((rng.permutation(len(weights)), -weights))
+    order: npt.NDArray[np.intp] = np.lexsort((rng.permutation(len(weights)), -weights))
     many = max(LEAST_CANDIDATES // 2, CANDIDATES_EACH * k)
     if len(order) <= 2 * many:
         return order

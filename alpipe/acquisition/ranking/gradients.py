@@ -25,7 +25,8 @@ def residuals(probs: npt.NDArray[np.floating]) -> Points:
 
 def squared_norms(residual: Points, hidden: Points) -> npt.NDArray[np.float64]:
     """(N,) |g|² from (N, C) residuals and (N, D) penultimate activations."""
-    return np.square(residual, dtype=np.float64).sum(axis=1) * np.square(hidden, dtype=np.float64).sum(axis=1)
+    lengths = [np.square(part, dtype=np.float64).sum(axis=1) for part in (residual, hidden)]
+    return np.asarray(lengths[0] * lengths[1], np.float64)
 
 
 def seed_gradients(residual: Points, hidden: Points, k: int, rng: np.random.Generator) -> list[int]:

@@ -24,7 +24,7 @@ def choose_any(candidates: Candidates, k: int, rng: np.random.Generator) -> list
 
 def ranked(values: npt.NDArray[np.floating], rng: np.random.Generator) -> Rows:
     """(N,) rows of (N,) values, the largest first; equal ones in random order."""
-    return np.lexsort((rng.permutation(len(values)), -values))
+    return np.asarray(np.lexsort((rng.permutation(len(values)), -values)), np.intp)
 
 
 def keys_of(candidates: Candidates, rows: Rows | list[int]) -> list[str]:

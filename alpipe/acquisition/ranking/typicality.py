@@ -1,6 +1,7 @@
 """The most typical point of each of many clusters.
 
-TypiClust: Hacohen, Dekel & Weinshall 2022, "Active learning on a budget: opposite strategies suit high and low budgets".
+TypiClust: Hacohen, Dekel & Weinshall 2022, "Active learning on a budget: opposite strategies suit high and low
+budgets".
 """
 
 from __future__ import annotations
