@@ -214,7 +214,7 @@ def test_copies_and_equal_scores_are_no_obstacle(chooser):
 
 def test_a_strategy_without_a_choice_of_its_own_takes_the_largest_scores(plugin):
     strategy = plugin.build(plugin.Options())
-    if isinstance(strategy, Choosing) or isinstance(strategy, Rescoring):
+    if isinstance(strategy, Choosing | Rescoring):
         pytest.skip("it has a choice of its own, or scores again")
     pool = pool_for(plugin)
     ranked = sorted(range(SIZE), key=lambda row: -pool.scores[row])
