@@ -12,9 +12,9 @@ import pytest
 
 skactiveml = pytest.importorskip("skactiveml.pool", reason="needs scikit-activeml: pip install 'alpipe[bench]'")
 
-from sklearn.linear_model import LogisticRegression  # noqa: E402
 from skactiveml.classifier import SklearnClassifier  # noqa: E402
 from skactiveml.utils import MISSING_LABEL  # noqa: E402
+from sklearn.linear_model import LogisticRegression  # noqa: E402
 
 from alpipe.acquisition import badge, bald  # noqa: E402
 from alpipe.acquisition.ranking import coverage, gradients, measures, typicality  # noqa: E402

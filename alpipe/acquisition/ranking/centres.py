@@ -63,13 +63,15 @@ class _Cover:
             some = centres[start : start + 1024]
             moved = some - self._origin
             squares_of_some = self._square(moved)
+            # [a − o, 1] · [−2m, |m|²] = |a − o − m|² − |a − o|²: one product, as each look at all pairs costs as much
+            factors = np.concatenate([-2 * moved, squares_of_some[:, None]], axis=1).T.copy()
             for part in self._parts(1 + len(some) // max(1, self._points.shape[1])):
                 squares = self._squares[part]
-                rough = (self._points[part] - self._origin) @ (-2 * moved.T) + squares_of_some
-                rough += squares[:, None]
-                off = self._off(squares[:, None], squares_of_some)
-                least = (rough + off).min(axis=1)
-                rows, columns = np.nonzero(rough - off <= np.minimum(least, self.nearest[part])[:, None])
+                ones = np.ones((len(squares), 1), np.float32)
+                rough = np.concatenate([self._points[part] - self._origin, ones], axis=1) @ factors
+                off = self._off(squares, squares_of_some.max())
+                bound = np.minimum(rough.min(axis=1) + 2 * off, self.nearest[part] - squares + off)
+                rows, columns = divmod(np.flatnonzero((rough <= bound[:, None].astype(np.float32)).ravel()), len(some))
                 self._exact(part, rows, some[columns])
 
     def _exact(self, part: slice, rows: npt.NDArray[np.intp], centres: Points) -> None:

@@ -57,14 +57,15 @@ def herd_exactly(
 ) -> list[int]:
     """Indices of k of the (N, D) candidates by the greedy rule over (R, D) references of weight ``mass`` (R,)."""
     covered = np.zeros(len(references), np.float32)
+    factors = _right(references, sigma)
     if labelled is not None:
-        for start in range(0, len(labelled), 1024):
-            np.maximum(covered, kernel(labelled[start : start + 1024], references, sigma).max(axis=0), out=covered)
+        for start in range(0, len(labelled), 512):
+            np.maximum(covered, _exponential(labelled[start : start + 512], factors, sigma).max(axis=0), out=covered)
     weight = mass.astype(np.float32)
     bound = np.concatenate(
         [np.zeros(0)]
         + [
-            _gains(candidates[start : start + 512], references, weight, covered, sigma)
+            _gains(candidates[start : start + 512], factors, weight, covered, sigma)
             for start in range(0, len(candidates), 512)
         ]
     )
@@ -75,10 +76,10 @@ def herd_exactly(
             stale = np.flatnonzero(~fresh & (bound > -np.inf))
             head = stale if len(stale) <= AT_ONCE else stale[np.argpartition(-bound[stale], AT_ONCE)[:AT_ONCE]]
             head = np.union1d(head, [at])
-            bound[head] = _gains(candidates[head], references, weight, covered, sigma)
+            bound[head] = _gains(candidates[head], factors, weight, covered, sigma)
             fresh[head] = True
         chosen.append(at)
-        np.maximum(covered, kernel(candidates[at : at + 1], references, sigma)[0], out=covered)
+        np.maximum(covered, _exponential(candidates[at : at + 1], factors, sigma)[0], out=covered)
         bound[at] = -np.inf
         fresh[:] = False
     return chosen
@@ -86,10 +87,7 @@ def herd_exactly(
 
 def kernel(a: Points, b: Points, sigma: float) -> Points:
     """(A, B) Gaussian kernel exp(−|a − b|² / 2σ²), float32."""
-    distances = np.einsum("nd,nd->n", a, a)[:, None] + np.einsum("nd,nd->n", b, b) - 2 * (a @ b.T)
-    np.maximum(distances, 0, out=distances)
-    distances *= np.float32(-0.5 / sigma**2)
-    return np.asarray(np.exp(distances, out=distances), np.float32)
+    return _exponential(a, _right(b, sigma), sigma)
 
 
 def bandwidth(
@@ -122,9 +120,25 @@ def _considered(weights: Values, k: int, rng: np.random.Generator) -> npt.NDArra
     return np.concatenate([order[:many], rng.permutation(order[many:])[:many]])
 
 
-def _gains(some: Points, references: Points, weight: Points, covered: Points, sigma: float) -> Values:
+def _gains(some: Points, factors: Points, weight: Points, covered: Points, sigma: float) -> Values:
     """(B,) what each would add to the value."""
-    more = kernel(some, references, sigma)
+    more = _exponential(some, factors, sigma)
     more -= covered
     np.maximum(more, 0, out=more)
     return np.asarray(more @ weight, np.float64)
+
+
+def _right(points: Points, sigma: float) -> Points:
+    """(D + 2, B) [b, −|b|²/2, 1] / σ: the right factor of the exponents, made once for many left ones."""
+    scaled = points / np.float32(sigma)
+    squares = np.einsum("nd,nd->n", scaled, scaled)[:, None]
+    return np.ascontiguousarray(np.concatenate([scaled, -0.5 * squares, np.ones_like(squares)], axis=1).T, np.float32)
+
+
+def _exponential(some: Points, factors: Points, sigma: float) -> Points:
+    """(A, B) the kernel by one product: [a, 1, −|a|²/2] · [b, −|b|²/2, 1] = −|a − b|²/2, all over σ."""
+    scaled = some / np.float32(sigma)
+    squares = np.einsum("nd,nd->n", scaled, scaled)[:, None]
+    exponents = np.concatenate([scaled, np.ones_like(squares), -0.5 * squares], axis=1, dtype=np.float32) @ factors
+    np.minimum(exponents, 0, out=exponents)
+    return np.asarray(np.exp(exponents, out=exponents), np.float32)

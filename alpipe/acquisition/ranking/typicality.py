@@ -12,7 +12,10 @@ import numpy.typing as npt
 NEIGHBOURS = 20
 """Nearest neighbours within the cluster over which the distance is averaged."""
 
-EXACT = 20_000
+MOST_CLUSTERS = 500
+"""As in the authors' code: more would be too small to tell what is typical."""
+
+EXACT = 5_000
 """Points up to which k-means looks at all of them in each step; beyond, at batches."""
 
 Points = npt.NDArray[np.float32]
@@ -21,13 +24,14 @@ Points = npt.NDArray[np.float32]
 def typical_points(points: Points, labelled: Points | None, k: int, rng: np.random.Generator) -> list[int]:
     """Indices of k different ones of (N, D) points, from the largest cluster without a labelled point downwards.
 
-    Clusters are those of k-means with k + M centres over the points and the M labelled ones together. Once every
-    cluster has a labelled or chosen point, those with the fewest of them come first, the larger one first.
+    Clusters are those of k-means with min(MOST_CLUSTERS, k + M) centres over the points and the M labelled ones
+    together. Once every cluster has a labelled or chosen point, those with the fewest of them come first, the larger
+    one first.
     """
     if not k:
         return []
     known = points[:0] if labelled is None else labelled
-    cluster = _clusters(np.concatenate([points, known]), min(len(points), k) + len(known), rng)
+    cluster = _clusters(np.concatenate([points, known]), min(MOST_CLUSTERS, len(points), k + len(known)), rng)
     of, covered = cluster[: len(points)], np.bincount(cluster[len(points) :], minlength=cluster.max() + 1)
     order = np.argsort(of, kind="stable")
     starts = np.searchsorted(of[order], np.arange(len(covered) + 1))
@@ -56,7 +60,7 @@ def typicality(members: Points) -> npt.NDArray[np.float64]:
     if len(members) == 1:
         return np.ones(1)
     many = min(NEIGHBOURS, len(members) - 1)
-    distances, _ = NearestNeighbors(n_neighbors=many + 1).fit(members).kneighbors(members)
+    distances, _ = NearestNeighbors(n_neighbors=many + 1, algorithm="brute").fit(members).kneighbors(members)
     return np.asarray(1 / (distances.sum(axis=1) / many + 1e-7), np.float64)
 
 
