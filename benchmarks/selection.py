@@ -58,9 +58,8 @@ def main() -> None:
     given = parser.parse_args()
     images = 10_000 if given.quick else given.images
     found = {}
-    print(
-        f"{'way':16} {'seconds':>8} {'CPU s':>8} {'peak GB':>8}   {given.batch} of {images} images, {given.dimensions} dimensions"
-    )
+    print(f"{given.batch} of {images} images, {given.dimensions} dimensions")
+    print(f"{'way':16} {'seconds':>8} {'CPU s':>8} {'peak GB':>8}")
     for way in given.only or WAYS:
         # a process of its own: its peak is that of this way alone
         with multiprocessing.get_context("spawn").Pool(1) as pool:

@@ -77,8 +77,8 @@ def _greedy(hashes: Hashes, radius: int) -> npt.NDArray[np.bool_]:
     a, b = np.concatenate(found, axis=1) if found else np.zeros((2, 0), np.int32)
     by_first = np.argsort(a, kind="stable")
     a, b = a[by_first], b[by_first]
-    owners, starts = np.unique(a, return_index=True)
-    for owner, start, end in zip(owners.tolist(), starts.tolist(), [*starts[1:].tolist(), len(a)], strict=True):
+    owners, starts, counts = np.unique(a, return_index=True, return_counts=True)
+    for owner, start, end in zip(owners.tolist(), starts.tolist(), (starts + counts).tolist(), strict=True):
         if stays[owner]:
             stays[b[start:end]] = False
     return stays

@@ -44,9 +44,9 @@ class BatchOptions(PluginOptions):
             raise ValueError("the partner's name is missing")
         return named
 
-    @field_validator("near_duplicates")
+    @field_validator("near_duplicates", mode="before")
     @classmethod
-    def _bits(cls, value: int | bool) -> int | bool:
-        if value is True or (value is not False and not 0 <= value <= 16):
+    def _bits(cls, value: Any) -> Any:
+        if value is True or (isinstance(value, int) and not 0 <= value <= 16):
             raise ValueError("expected false or 0 to 16 bits")
         return value
