@@ -184,7 +184,8 @@ def test_a_store_of_the_first_version_keeps_its_scores(tmp_path: Path) -> None:
         command.upgrade(settings, "0001")
         connection.exec_driver_sql(
             "INSERT INTO items"
-            " (key, uri, width, height, split, state, format, mode, orientation, frames, note, added_at) VALUES ('k', '/k', 1, 1, 'pool', 'unlabelled', '', '', 1, 1, '', '2026-01-01')"
+            " (key, uri, width, height, split, state, format, mode, orientation, frames, note, added_at)"
+            " VALUES ('k', '/k', 1, 1, 'pool', 'unlabelled', '', '', 1, 1, '', '2026-01-01')"
         )
         connection.exec_driver_sql("INSERT INTO scores (model, item_key, value) VALUES ('m', 'k', 0.5)")
     database.close()
