@@ -103,7 +103,7 @@ def test_near_duplicates_of_the_chosen_wait_and_are_hashed_once(make_project: Ma
 
 
 def test_no_group_fills_a_batch_while_there_are_others(make_project: MakeProject, tmp_path: Path) -> None:
-    project = make_project(Task.CLASSIFY, images=4, batch=6)
+    project = make_project(Task.CLASSIFY, batch=8)
     rng = np.random.default_rng(0)
     for video in range(3):
         folder = tmp_path / f"video{video}"
@@ -114,8 +114,8 @@ def test_no_group_fills_a_batch_while_there_are_others(make_project: MakeProject
     advance(project, rounds=1)
     batch = project.store.items.list(keys=project.store.rounds.selected(0))
     groups = Counter(item.group for item in batch if item.group)
-    assert sum(groups.values()) >= 2
-    assert max(groups.values()) <= 2  # 2 × 6 over three videos and some images by themselves
+    # 60 frames of three videos beside some 20 images by themselves: by chance six of eight would be frames
+    assert max(groups.values()) == 1
 
 
 # ── mirror images ───────────────────────────────────────────────────────────────────────────────────────────────────

@@ -55,12 +55,14 @@ def seeds(points: Points, weights: Values, k: int, rng: np.random.Generator) -> 
 
 
 def draw(chance: Values, taken: list[int], rng: np.random.Generator) -> int:
-    """A row with probability proportional to its chance ≥ 0, none that is taken; any free one where all have none."""
-    chance = chance.copy()
+    """A row with probability proportional to its chance ≥ 0, none that is taken; any free one where all have none. The
+    chances of rows that are taken are set to 0.
+    """
     chance[taken] = 0
-    total = chance.sum()
-    if total > 0:
-        return int(rng.choice(len(chance), p=chance / total))
+    sums = np.cumsum(chance)  # one look at all; Generator.choice takes several
+    if len(sums) and sums[-1] > 0:
+        at = int(np.searchsorted(sums, rng.random() * sums[-1], side="right"))
+        return at if at < len(sums) else int(np.flatnonzero(chance)[-1])
     free = np.ones(len(chance), bool)
     free[taken] = False
     return int(rng.choice(np.flatnonzero(free)))
