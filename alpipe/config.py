@@ -80,6 +80,10 @@ class Config(BaseModel):
     )
     embeddings: Literal["model", "vae"] = Field("model", description="Whose embeddings a strategy measures.")
     strategy: Choice = Choice(name="entropy")
+    cold_start: Choice = Field(Choice(name="random"), description="How the first batch is chosen, without a model.")
+    batch_with: dict[str, Any] = Field(
+        default_factory=dict, description="How a batch is made of scores: near_duplicates, noise, partner, spread."
+    )
     annotator: Choice = Choice(name="labelstudio")
     mining: dict[str, Any] | bool = Field(default_factory=dict, description="Options of mining; false turns it off.")
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
@@ -95,7 +99,7 @@ class Config(BaseModel):
         if values.get("learner") is None:
             task = values.get("task")
             values["learner"] = DEFAULT_LEARNER[Task(task)] if task in list(Task) else "detector"
-        for kind in ("learner", "strategy", "annotator"):
+        for kind in ("learner", "strategy", "cold_start", "annotator"):
             if isinstance(values.get(kind), str):
                 values[kind] = {"name": values[kind]}
         return values
@@ -140,7 +144,7 @@ def read(path: Path) -> Config:
 def text(config: Config) -> str:
     """The configuration as YAML: what was chosen, without the defaults."""
     values = config.model_dump(mode="json", exclude_defaults=True)
-    for kind in ("learner", "strategy", "annotator"):
+    for kind in ("learner", "strategy", "cold_start", "annotator"):
         if kind in values and set(values[kind]) == {"name"}:
             values[kind] = values[kind]["name"]
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)

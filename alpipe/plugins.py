@@ -1,4 +1,4 @@
-"""Finds learners, strategies, annotators and formats by name.
+"""Finds learners, strategies, batch partners, annotators and formats by name.
 
 Built-in plug-ins are the plain modules of their room (supporting code lies in sub-packages); those of third parties
 join by entry point. Listing imports none of them.
@@ -30,6 +30,7 @@ class Kind(StrEnum):
 
     LEARNER = "learners"
     STRATEGY = "strategies"
+    PARTNER = "partners"
     ANNOTATOR = "annotators"
     FORMAT = "formats"
 
@@ -41,6 +42,7 @@ class Kind(StrEnum):
 ROOMS = {
     Kind.LEARNER: "alpipe.learners",
     Kind.STRATEGY: "alpipe.acquisition",
+    Kind.PARTNER: "alpipe.acquisition.partners",
     Kind.ANNOTATOR: "alpipe.annotators",
     Kind.FORMAT: "alpipe.formats",
 }

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from pydantic import ValidationError
 
@@ -17,9 +17,20 @@ from alpipe.errors import ConfigError, DataError, PluginError
 from alpipe.plugins import Kind
 from alpipe.pool.agreement import Rule
 from alpipe.pool.store import PoolStore
-from alpipe.protocols import Annotator, AnnotatorContext, Learner, LearnerContext, Model, Scanner, Strategy
+from alpipe.protocols import Annotator, AnnotatorContext, Choosing, Learner, LearnerContext, Model, Scanner, Strategy
+
+if TYPE_CHECKING:
+    from alpipe.acquisition.batch.options import BatchOptions
 
 PRIVATE = ".alpipe"
+
+
+class Batching(NamedTuple):
+    """How a batch is made of scores: the options of ``batch_with``, the partner, and whether it needs embeddings."""
+
+    options: BatchOptions
+    partner: Choosing
+    needs_embeddings: bool
 
 
 class ChosenStrategy(NamedTuple):
@@ -105,6 +116,14 @@ class Project:
             plugin.build(options), bool(plugin.NEEDS_EMBEDDINGS), scanner_of(plugin, self.config.strategy.name)
         )
 
+    def cold_start(self) -> ChosenStrategy:
+        """What chooses before there is a model."""
+        plugin, options = self._plugin(Kind.STRATEGY, self.config.cold_start)
+        return ChosenStrategy(plugin.build(options), bool(plugin.NEEDS_EMBEDDINGS), Scanner.MODEL)
+
+    def batching(self) -> Batching:
+        return batching(self.config)
+
     def annotator(self) -> Annotator:
         plugin, options = self._plugin(Kind.ANNOTATOR, self.config.annotator)
         context = AnnotatorContext(
@@ -166,12 +185,53 @@ def check_plugins(config: Config) -> None:
         plugins.options(kind, choice.name, plugin, choice.options)
         if kind is Kind.STRATEGY:
             scanner_of(plugin, choice.name)
+    _check_choice(config)
     _check_members(config)
     if config.pretrain and not hasattr(plugins.load(Kind.LEARNER, config.learner.name, config.task), "pretrain"):
         raise ConfigError(f"learner {config.learner.name!r} has no encoder to pretrain; set pretrain: false")
     autoencoder_options(config)
     if isinstance(config.mining, dict):
         mining_options(config)
+
+
+def _check_choice(config: Config) -> None:
+    """Raises ConfigError where a strategy that chooses by itself is given a partner to choose in its place, and where
+    the first batch is to be chosen by a strategy that needs a model.
+    """
+    name, partner = config.strategy.name, batching(config).options.partner["name"]
+    plugin = plugins.load(Kind.STRATEGY, name, config.task)
+    strategy = plugin.build(plugins.options(Kind.STRATEGY, name, plugin, config.strategy.options))
+    if partner != "top" and isinstance(strategy, Choosing):
+        raise ConfigError(f"strategy {name!r} makes its batch by itself; leave out batch_with: partner: {partner}")
+    first = config.cold_start.name
+    plugin = plugins.load(Kind.STRATEGY, first, config.task)
+    plugins.options(Kind.STRATEGY, first, plugin, config.cold_start.options)
+    if not getattr(plugin, "COLD_START", False):
+        known = plugins.available(Kind.STRATEGY)
+        fit = [other for other in known if getattr(_found(other), "COLD_START", False)]
+        raise ConfigError(f"cold_start: strategy {first!r} needs a model's predictions; use {' or '.join(fit)}")
+
+
+def _found(strategy: str) -> Any:
+    try:
+        return plugins.load(Kind.STRATEGY, strategy)
+    except PluginError:
+        return None
+
+
+def batching(config: Config) -> Batching:
+    """The options of ``batch_with`` and the partner they name. Raises ConfigError or PluginError."""
+    from alpipe.acquisition.batch.options import BatchOptions
+
+    try:
+        options = BatchOptions(**config.batch_with)
+    except (ValidationError, TypeError) as error:
+        raise ConfigError(f"batch_with: {plugins.explain(error, set(BatchOptions.model_fields))}") from error
+    values = dict(options.partner)
+    name = values.pop("name")
+    plugin = plugins.load(Kind.PARTNER, name, config.task)
+    partner: Choosing = plugin.build(plugins.options(Kind.PARTNER, name, plugin, values))
+    return Batching(options, partner, bool(plugin.NEEDS_EMBEDDINGS))
 
 
 def _check_members(config: Config) -> None:

@@ -1,7 +1,7 @@
 """What a plug-in has to be. Each kind is one module (or entry point) that has what its protocol names.
 
-Learners, strategies, annotators and formats are modules: the module's name is the name in the configuration. The
-module-level protocols (``…Plugin``) say what the module must hold, the others what it builds.
+Learners, strategies, batch partners, annotators and formats are modules: the module's name is the name in the
+configuration. The module-level protocols (``…Plugin``) say what the module must hold, the others what it builds.
 
 A module that needs packages which not everyone has imports them only when it builds, and names them in ``REQUIRES``
 (``{"torchvision": "alpipe[torchvision]"}``: what is imported, and what to pip install): choosing it where one is absent
@@ -11,10 +11,11 @@ is then refused before anything starts.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +32,6 @@ from alpipe.types import (
     Pulled,
     Receipt,
     Refusal,
-    Score,
     Task,
 )
 
@@ -157,40 +157,118 @@ class Inspectable(Protocol):
 # ── strategies ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Labelled:
+    """What is known of the labelled images when a batch is chosen.
+
+    ``examples`` are those of the pool, ``embeddings`` (M, D) float32 has a row an example, or is None where none were
+    asked for; ``seconds`` is how long people worked on items, by key, where that was measured. ``scan`` has the round's
+    model predict the examples, one after another, in their order; nothing is computed before it is called.
+    """
+
+    examples: Sequence[Example] = ()
+    embeddings: npt.NDArray[np.float32] | None = None
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    classes: tuple[str, ...] = ()
+    scan: Callable[[], Iterator[Prediction]] = lambda: iter(())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Candidates:
+    """The images of which a batch is chosen: a row an image, in ascending order of their keys.
+
+    ``scores`` (N,) float64, finite; ``features`` (N, F) float32, what the strategy's ``describe`` said of each, or
+    None; ``embeddings`` (N, D) float32, or None where none were asked for. Raises ValueError for lengths that differ,
+    keys out of order or twice, and values that are not finite, with the item's key.
+    """
+
+    items: Sequence[Item]
+    scores: npt.NDArray[np.float64]
+    features: npt.NDArray[np.float32] | None = None
+    embeddings: npt.NDArray[np.float32] | None = None
+    labelled: Labelled = field(default_factory=Labelled)
+
+    def __post_init__(self) -> None:
+        for before, item in pairwise(self.items):
+            if before.key >= item.key:
+                raise ValueError(f"item {item.key} is scored twice or stands out of order")
+        for what, values in (("score", self.scores), ("description", self.features), ("embedding", self.embeddings)):
+            if values is None:
+                continue
+            if len(values) != len(self.items):
+                raise ValueError(f"the pool has {len(self.items)} images, but {len(values)} {what}s were given")
+            finite = np.isfinite(values)
+            if not finite.all():
+                at = int(np.argmin(finite.reshape(len(values), -1).all(axis=1)))
+                raise ValueError(f"the {what} of item {self.items[at].key} is not finite: {values[at]}")
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def at(self, rows: npt.NDArray[np.intp]) -> Candidates:
+        """Those in ascending ``rows`` alone."""
+
+        def part(values: Any) -> Any:
+            return None if values is None else values[rows]
+
+        some = [self.items[row] for row in rows.tolist()]
+        return Candidates(some, self.scores[rows], part(self.features), part(self.embeddings), self.labelled)
+
+
 class Strategy(Protocol):
-    """How to choose what is worth labelling, in two steps."""
+    """What makes an image worth labelling. Beside ``score`` it may have the methods of ``Describing``, ``Rescoring``
+    and ``Choosing``; a strategy without ``choose`` leaves the choice to the project's batch partner.
+    """
 
     def score(self, prediction: Any) -> float:
         """Finite; larger is more worth labelling. Called while the scan of the pool streams, with a ``Prediction``, or
-        an ``ImageFit`` where the module's SCANNER is the autoencoder.
+        with an ``ImageFit`` or ``Mirrored`` where the module's SCANNER says so.
         """
 
-    def choose(
-        self,
-        scores: Sequence[Score],
-        embeddings: npt.NDArray[np.float32] | None,
-        labelled: npt.NDArray[np.float32] | None,
-        k: int,
-        rng: np.random.Generator,
-    ) -> list[str]:
-        """k keys out of the scores. ``embeddings`` has a row a score, ``labelled`` a row a labelled item; both are
-        None where the module's NEEDS_EMBEDDINGS is false. Raises ValueError for k beyond the pool and for a score that
-        is not finite.
+
+@runtime_checkable
+class Describing(Protocol):
+    """A strategy that needs more of each prediction than one number, when all are scored."""
+
+    def describe(self, prediction: Any) -> npt.NDArray[np.float32]:
+        """(F,) float32, finite, the same F for all images of a model. It is kept beside the score in the store, so F
+        times 4 bytes an image.
+        """
+
+
+@runtime_checkable
+class Rescoring(Protocol):
+    """A strategy whose scores depend on what is known only when all are scored."""
+
+    def rescore(self, candidates: Candidates) -> npt.NDArray[np.float64]:
+        """(N,) finite scores in place of those of ``candidates``."""
+
+
+@runtime_checkable
+class Choosing(Protocol):
+    """What has a choice of its own, beyond the largest scores: some strategies, and every batch partner."""
+
+    def choose(self, candidates: Candidates, k: int, rng: np.random.Generator) -> list[str]:
+        """k different keys, the most wanted first. Raises ValueError for k beyond the candidates. The same candidates
+        and the same state of the generator give the same keys.
         """
 
 
 class Scanner(StrEnum):
-    """What looks at each image of the pool for a strategy: the round's model, by its ``scan``; or the autoencoder,
-    trained on the labelled images, which says how badly the image fits them.
+    """What looks at each image of the pool for a strategy: the round's model, by its ``scan``; that model twice, at the
+    image and at its mirror image (``Mirrored``); or the autoencoder, trained on the labelled images, which says how
+    badly the image fits them (``ImageFit``).
     """
 
     MODEL = "model"
+    FLIP = "flip"
     VAE = "vae"
 
 
 class StrategyPlugin(Protocol):
     """A module in ``alpipe/acquisition/`` or an entry point of ``alpipe.strategies``. It may hold ``SCANNER``, a
-    ``Scanner``; without it the round's model scans the pool. ``NEEDS_MEMBERS`` says that it compares an ensemble's.
+    ``Scanner``; without it the round's model scans the pool. ``NEEDS_MEMBERS`` says that it compares an ensemble's;
+    ``COLD_START`` that it looks at no prediction and so can choose before there is a model.
     """
 
     TASKS: frozenset[Task]
@@ -198,6 +276,18 @@ class StrategyPlugin(Protocol):
     Options: type[PluginOptions]
 
     def build(self, options: Any) -> Strategy: ...
+
+
+class PartnerPlugin(Protocol):
+    """A module in ``alpipe/acquisition/partners/`` or an entry point of ``alpipe.partners``: how a batch is made of the
+    scores of any strategy that has no choice of its own.
+    """
+
+    TASKS: frozenset[Task]
+    NEEDS_EMBEDDINGS: bool
+    Options: type[PluginOptions]
+
+    def build(self, options: Any) -> Choosing: ...
 
 
 # ── annotators ──────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -333,6 +333,17 @@ class ImageFit:
             raise DataError(f"the fit of item {self.item_key} is {self.nats}; the model is broken: train it again")
 
 
+@dataclass(frozen=True, slots=True)
+class Mirrored:
+    """What a model says of an image, and of its horizontal mirror image, the latter turned back: both are in the
+    coordinates of the image as it is. Their boxes need not be the same ones.
+    """
+
+    item_key: str
+    plain: Prediction
+    mirrored: Prediction
+
+
 class Score(NamedTuple):
     """How much an item is worth labelling: larger is always more."""
 

@@ -14,7 +14,8 @@ from hypothesis.extra.numpy import arrays
 from alpipe.acquisition import coreset
 from alpipe.acquisition.ranking import centres
 from alpipe.acquisition.ranking.centres import k_centres
-from alpipe.types import Score
+from alpipe.protocols import Candidates, Labelled
+from alpipe.types import Item
 
 Points = npt.NDArray[np.float32]
 
@@ -71,22 +72,21 @@ def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert k_centres(points, first, 20) == whole == reference(points, first, 20)
 
 
+def test_screening_by_products_changes_nothing_where_points_lie_far_out() -> None:
+    """Near points far from the origin: products of float32 cannot tell them apart, differences can."""
+    rng = np.random.default_rng(3)
+    points = (1000 + rng.normal(size=(300, 4)) * 0.05).astype(np.float32)
+    points = np.concatenate([points, points[:40]])
+    first = points[[5, 9]] + np.float32(0.001)
+    assert k_centres(points, first, 30) == reference(points, first, 30)
+
+
 def test_each_cluster_gets_one_and_the_labelled_one_none() -> None:
     rng = np.random.default_rng(0)
     corners = np.array([[0, 0], [100, 0], [0, 100], [100, 100]], np.float32)
     embeddings = np.concatenate([corner + rng.normal(size=(10, 2)) for corner in corners]).astype(np.float32)
-    scores = [Score(f"item{n:02d}", 0.0) for n in range(40)]
+    items = [Item(f"item{n:02d}", "", 1, 1) for n in range(40)]
+    pool = Candidates(items, np.zeros(40), embeddings=embeddings, labelled=Labelled(embeddings=corners[:1]))
     for seed in range(5):
-        strategy = coreset.build(coreset.Options())
-        chosen = strategy.choose(scores, embeddings, corners[:1], 3, np.random.default_rng(seed))
+        chosen = coreset.build(coreset.Options()).choose(pool, 3, np.random.default_rng(seed))
         assert sorted(int(key[4:]) // 10 for key in chosen) == [1, 2, 3]
-
-
-def test_embeddings_that_are_missing_or_not_finite_are_refused() -> None:
-    strategy, rng = coreset.build(coreset.Options()), np.random.default_rng(0)
-    scores = [Score("a", 0.0), Score("b", 0.0)]
-    for embeddings in (None, np.zeros((1, 2), np.float32)):
-        with pytest.raises(ValueError, match="2 images"):
-            strategy.choose(scores, embeddings, None, 1, rng)
-    with pytest.raises(ValueError, match="item b is not finite"):
-        strategy.choose(scores, np.array([[0, 0], [np.nan, 0]], np.float32), None, 1, rng)

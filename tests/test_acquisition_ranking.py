@@ -14,7 +14,8 @@ from alpipe.acquisition.ranking.aggregate import Aggregation, box_distribution, 
 from alpipe.acquisition.ranking.ensemble import ensemble_score
 from alpipe.acquisition.ranking.topk import choose_any, choose_top
 from alpipe.errors import ConfigError, DataError
-from alpipe.types import BoxPrediction, ClassPrediction, MapPrediction, Score
+from alpipe.protocols import Candidates
+from alpipe.types import BoxPrediction, ClassPrediction, Item, MapPrediction
 
 MEASURES = (measures.entropy, measures.margin, measures.least_confidence)
 unit = st.floats(0, 1, width=32)
@@ -184,27 +185,36 @@ def test_the_score_of_a_class_prediction_is_its_measure():
 # ── the choice ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+def scored(values) -> Candidates:
+    return Candidates([Item(f"k{n:02d}", "", 1, 1) for n in range(len(values))], np.asarray(values, np.float64))
+
+
 @given(st.lists(st.integers(0, 4), max_size=20), st.data())
 def test_the_largest_are_chosen_best_first(given_values, data):
-    scores = [Score(f"k{n:02d}", float(value)) for n, value in enumerate(given_values)]
-    k = data.draw(st.integers(0, len(scores)))
-    chosen = choose_top(scores, k, np.random.default_rng(data.draw(st.integers(0, 5))))
-    by_key = dict(scores)
-    assert [by_key[key] for key in chosen] == sorted(by_key.values(), reverse=True)[:k]
+    k = data.draw(st.integers(0, len(given_values)))
+    chosen = choose_top(scored(given_values), k, np.random.default_rng(data.draw(st.integers(0, 5))))
+    assert [given_values[int(key[1:])] for key in chosen] == sorted(given_values, reverse=True)[:k]
     assert len(set(chosen)) == k
 
 
 @pytest.mark.parametrize("choose", [choose_top, choose_any])
 def test_among_equals_each_has_the_same_chance(choose):
-    scores = [Score(key, 1.0) for key in "abcd"]
     rng = np.random.default_rng(0)
-    drawn = [key for _ in range(2000) for key in choose(scores, 2, rng)]
-    assert stats.chisquare([drawn.count(key) for key in "abcd"]).pvalue > 0.001
+    drawn = [key for _ in range(2000) for key in choose(scored([1.0] * 4), 2, rng)]
+    assert stats.chisquare([drawn.count(f"k0{n}") for n in range(4)]).pvalue > 0.001
 
 
-def test_a_key_that_stands_twice_is_refused():
-    with pytest.raises(ValueError, match="item a is scored twice"):
-        choose_top([Score("a", 0.1), Score("b", 0.3), Score("a", 0.2)], 1, np.random.default_rng(0))
+def test_candidates_are_refused_that_stand_twice_or_out_of_order_or_lack_a_value():
+    a, b = (Item(key, "", 1, 1) for key in "ab")
+    for items in ([a, a], [b, a]):
+        with pytest.raises(ValueError, match="item a is scored twice or stands out of order"):
+            Candidates(items, np.zeros(2))
+    with pytest.raises(ValueError, match="2 images, but 3 scores"):
+        Candidates([a, b], np.zeros(3))
+    with pytest.raises(ValueError, match="embedding of item b is not finite"):
+        Candidates([a, b], np.zeros(2), embeddings=np.array([[0, 0], [0, np.nan]], np.float32))
+    with pytest.raises(ValueError, match="score of item a is not finite"):
+        Candidates([a, b], np.array([np.inf, 0]))
 
 
 # ── disagreement ────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -1,4 +1,4 @@
-"""What holds for every strategy, also those of third parties: each is found and put to the same test."""
+"""What holds for every strategy and batch partner, also those of third parties: each is found and put to the test."""
 
 from dataclasses import replace
 from typing import Any
@@ -7,13 +7,16 @@ import numpy as np
 import pytest
 
 from alpipe import plugins
-from alpipe.acquisition.disagreement import Disagreement
-from alpipe.acquisition.ranking.uncertainty import Uncertainty
-from alpipe.errors import DataError
+from alpipe.acquisition.batch.options import BatchOptions
+from alpipe.acquisition.batch.selection import choose_batch
+from alpipe.acquisition.partners import top
+from alpipe.errors import ConfigError, DataError
 from alpipe.plugins import Kind
-from alpipe.types import BoxPrediction, ClassPrediction, ImageFit, MapPrediction, Prediction, Score, Task
+from alpipe.protocols import Candidates, Choosing, Describing, Labelled, Rescoring
+from alpipe.types import BoxPrediction, ClassPrediction, ImageFit, Item, MapPrediction, Mirrored, Prediction, Task
 
 SIZE, DIMENSIONS = 30, 8
+CHOOSERS = [(kind, name) for kind in (Kind.STRATEGY, Kind.PARTNER) for name in sorted(plugins.available(kind))]
 
 
 @pytest.fixture(params=sorted(plugins.available(Kind.STRATEGY)))
@@ -21,18 +24,54 @@ def plugin(request: pytest.FixtureRequest) -> Any:
     return plugins.load(Kind.STRATEGY, request.param)
 
 
-@pytest.fixture
-def pool(plugin) -> tuple[list[Score], np.ndarray | None, np.ndarray | None]:
+@pytest.fixture(params=CHOOSERS, ids=lambda one: f"{one[0].noun} {one[1]}")
+def chooser(request: pytest.FixtureRequest) -> Any:
+    """A strategy, with the largest scores taken where it has no choice of its own; or a partner."""
+    return plugins.load(*request.param)
+
+
+def pool_for(plugin, size: int = SIZE) -> Candidates:
+    """Images in two groups with scores, embeddings, and what the strategy would say of them beside."""
     rng = np.random.default_rng(1)
-    scores = [Score(f"item{n:02d}", float(value)) for n, value in enumerate(rng.permutation(SIZE) / SIZE)]
-    if not plugin.NEEDS_EMBEDDINGS:
-        return scores, None, None
-    return scores, *(rng.normal(size=(n, DIMENSIONS)).astype(np.float32) for n in (SIZE, 7))
+    items = [Item(f"item{n:02d}", f"/x/{n % 7}/frame{n}.png", 64, 48, f"group{n % 2}") for n in range(size)]
+    strategy = plugin.build(plugin.Options())
+    features = None
+    if isinstance(strategy, Describing):
+        said = [strategy.describe(one) for one in _alike(sorted(plugin.TASKS)[0], size)]
+        features = np.stack(said) if said else np.zeros((0, 3), np.float32)
+    embeddings = rng.normal(size=(size, DIMENSIONS)).astype(np.float32) if plugin.NEEDS_EMBEDDINGS else None
+    known = rng.normal(size=(7, DIMENSIONS)).astype(np.float32) if plugin.NEEDS_EMBEDDINGS else None
+    return Candidates(items, rng.permutation(size) / max(1, size), features, embeddings, Labelled(embeddings=known))
 
 
-def choose(plugin, pool, k: int, seed: int = 0) -> list[str]:
-    scores, embeddings, labelled = pool
-    return plugin.build(plugin.Options()).choose(scores, embeddings, labelled, k, np.random.default_rng(seed))
+def _alike(task: Task, count: int) -> list[Prediction]:
+    """Predictions of one model: of the same classes."""
+    rng = np.random.default_rng(3)
+    match task:
+        case Task.CLASSIFY:
+            return [ClassPrediction("key", rng.dirichlet(np.ones(3)).astype(np.float32)) for _ in range(count)]
+        case Task.DETECT:
+            return [_boxes(rng.random((rng.integers(5), 3)).astype(np.float32)) for _ in range(count)]
+        case Task.SEGMENT:
+            return [
+                MapPrediction("key", rng.dirichlet(np.ones(4), (6, 9)).transpose(2, 0, 1).astype(np.float32), (9, 6))
+                for _ in range(count)
+            ]
+
+
+def choose(plugin, pool: Candidates, k: int, seed: int = 0, **options: Any) -> list[str]:
+    """What `choose_batch` makes of it, with the options of a new project."""
+    made = plugin.build(plugin.Options())
+    strategy, partner = (made, top.build(top.Options())) if hasattr(made, "score") else (Scored(), made)
+    settings = BatchOptions(**{"spread": False, **options})
+    return choose_batch(strategy, partner, pool, k, np.random.default_rng(seed), options=settings).keys
+
+
+class Scored:
+    """A strategy that has scored already."""
+
+    def score(self, prediction: Any) -> float:
+        return 0.0
 
 
 def predictions(task: Task) -> list[Prediction]:
@@ -62,10 +101,14 @@ def _lonely(task: Task) -> list[Prediction]:
             return [MapPrediction("key", given.astype(kind), (90, 60)) for given in maps for kind in ("f4", "f2")]
 
 
-def seen_by(plugin, task: Task) -> list[Prediction] | list[ImageFit]:
+def seen_by(plugin, task: Task) -> list[Any]:
     """What the strategy is given to score: what the round's model says, unless it names another scanner."""
-    if getattr(plugin, "SCANNER", "learner") == "vae":
-        return [ImageFit("key", nats) for nats in (-3.0, 0.0, 1.25, 4.0, 1e6)]
+    match getattr(plugin, "SCANNER", "model"):
+        case "vae":
+            return [ImageFit("key", nats) for nats in (-3.0, 0.0, 1.25, 4.0, 1e6)]
+        case "flip":
+            given = _lonely(task)
+            return [Mirrored("key", one, replace(one, probs=_swapped(one))) for one in given]
     return predictions(task)
 
 
@@ -94,70 +137,110 @@ def test_every_prediction_has_a_finite_score_the_same_each_time(plugin):
             assert score == strategy.score(prediction)
 
 
+def test_descriptions_are_finite_of_one_length_and_the_same_each_time(plugin):
+    strategy = plugin.build(plugin.Options())
+    if not isinstance(strategy, Describing):
+        pytest.skip("it describes nothing")
+    for task in plugin.TASKS:
+        said = [strategy.describe(one) for one in _alike(task, 20)]
+        assert {(one.dtype, one.ndim) for one in said} == {(np.dtype(np.float32), 1)}
+        assert len({one.shape for one in said}) == 1
+        assert np.isfinite(said).all()
+        assert np.array_equal(said, [strategy.describe(one) for one in _alike(task, 20)])
+        for prediction in seen_by(plugin, task):
+            assert np.isfinite(strategy.describe(prediction)).all()
+
+
+def test_a_strategy_that_needs_members_refuses_a_prediction_without(plugin):
+    if not getattr(plugin, "NEEDS_MEMBERS", False):
+        pytest.skip("it needs none")
+    strategy = plugin.build(plugin.Options())
+    for task in plugin.TASKS:
+        with pytest.raises(ConfigError, match="members of an ensemble"):
+            strategy.score(_lonely(task)[0])
+
+
 @pytest.mark.parametrize("k", [0, 1, 7, SIZE])
-def test_k_different_keys_of_the_pool_are_chosen(plugin, pool, k):
-    chosen = choose(plugin, pool, k)
+@pytest.mark.parametrize("options", [{}, {"spread": {}}, {"noise": {}}], ids=["plain", "spread", "noise"])
+def test_k_different_keys_of_the_pool_are_chosen(chooser, k, options):
+    pool = pool_for(chooser)
+    chosen = choose(chooser, pool, k, **options)
     assert len(set(chosen)) == len(chosen) == k
-    assert set(chosen) <= {score.key for score in pool[0]}
+    assert set(chosen) <= {item.key for item in pool.items}
 
 
-def test_the_same_generator_gives_the_same_choice(plugin, pool):
-    assert choose(plugin, pool, 5, seed=3) == choose(plugin, pool, 5, seed=3)
+@pytest.mark.parametrize("options", [{}, {"spread": {}}, {"noise": {}}], ids=["plain", "spread", "noise"])
+def test_the_same_generator_gives_the_same_choice(chooser, options):
+    pool = pool_for(chooser)
+    assert choose(chooser, pool, 5, seed=3, **options) == choose(chooser, pool, 5, seed=3, **options)
 
 
-def test_nothing_draws_from_a_global_generator(plugin, pool):
+def test_nothing_draws_from_a_global_generator(chooser):
     np.random.seed(0)  # noqa: NPY002  # to find out whether it is touched
     before = np.random.get_state()[1].tolist()  # noqa: NPY002
-    choose(plugin, pool, 5)
+    choose(chooser, pool_for(chooser), 5)
     assert np.random.get_state()[1].tolist() == before  # noqa: NPY002
 
 
-def test_the_order_of_the_pool_has_no_influence(plugin, pool):
-    order = np.random.default_rng(4).permutation(SIZE)
-    scores, embeddings, labelled = pool
-    shuffled = [scores[at] for at in order], None if embeddings is None else embeddings[order], labelled
-    assert set(choose(plugin, pool, 7)) == set(choose(plugin, shuffled, 7))
+def test_without_embeddings_or_descriptions_what_needs_them_says_so(chooser):
+    pool = pool_for(chooser)
+    if pool.embeddings is None and pool.features is None:
+        pytest.skip("it needs neither")
+    with pytest.raises(ValueError, match="30 images, but"):
+        choose(chooser, replace(pool, embeddings=None, features=None), 3)
 
 
 @pytest.mark.parametrize("k", [-1, SIZE + 1])
-def test_a_k_that_the_pool_cannot_give_is_refused(plugin, pool, k):
+def test_a_k_that_the_pool_cannot_give_is_refused(chooser, k):
+    pool = pool_for(chooser)
     with pytest.raises(ValueError, match="pool"):
-        choose(plugin, pool, k)
+        choose(chooser, pool, k)
+    made = chooser.build(chooser.Options())
+    if isinstance(made, Choosing):
+        with pytest.raises(ValueError, match="pool"):
+            made.choose(pool, k, np.random.default_rng(0))
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_a_score_that_is_not_finite_is_refused(plugin, pool, value):
-    scores = [*pool[0][:-1], Score("broken", value)]
-    with pytest.raises(ValueError, match="broken"):
-        choose(plugin, (scores, *pool[1:]), 3)
+def test_an_empty_pool_gives_nothing(chooser):
+    assert choose(chooser, pool_for(chooser, 0), 0) == []
 
 
-def test_an_empty_pool_gives_nothing(plugin):
-    none = np.zeros((0, DIMENSIONS), np.float32) if plugin.NEEDS_EMBEDDINGS else None
-    assert choose(plugin, ([], none, none), 0) == []
+def test_copies_and_equal_scores_are_no_obstacle(chooser):
+    pool = pool_for(chooser)
+    alike = None if pool.embeddings is None else np.ones_like(pool.embeddings)
+    flat = replace(pool, scores=np.zeros(SIZE), embeddings=alike)
+    assert len(set(choose(chooser, flat, 9))) == 9
 
 
-def test_uncertainty_strategies_choose_the_largest_scores_within_the_unit_interval(plugin, pool):
+def test_a_strategy_without_a_choice_of_its_own_takes_the_largest_scores(plugin):
     strategy = plugin.build(plugin.Options())
-    if not isinstance(strategy, Uncertainty | Disagreement):
-        pytest.skip("not a strategy by uncertainty alone")
-    assert choose(plugin, pool, 5) == [score.key for score in sorted(pool[0], key=lambda score: -score.value)[:5]]
+    if isinstance(strategy, Choosing | Rescoring):
+        pytest.skip("it has a choice of its own, or scores again")
+    pool = pool_for(plugin)
+    ranked = sorted(range(SIZE), key=lambda row: -pool.scores[row])
+    assert choose(plugin, pool, 5) == [pool.items[row].key for row in ranked[:5]]
+
+
+@pytest.mark.parametrize("name", ["least_confidence", "margin", "entropy", "disagreement", "flip_consistency"])
+def test_uncertainties_lie_in_the_unit_interval(name):
+    plugin = plugins.load(Kind.STRATEGY, name)
+    strategy = plugin.build(plugin.Options())
     for task in plugin.TASKS:
-        assert all(0 <= strategy.score(prediction) <= 1 for prediction in predictions(task))
+        assert all(0 <= strategy.score(prediction) <= 1 for prediction in seen_by(plugin, task))
 
 
 def test_random_pays_no_heed_to_scores_but_to_its_seed():
     plugin = plugins.load(Kind.STRATEGY, "random")
-    low, high = ([Score(f"item{n}", n * sign) for n in range(SIZE)] for sign in (-1.0, 1.0))
-    assert choose(plugin, (low, None, None), 5) == choose(plugin, (high, None, None), 5)
-    assert len({tuple(choose(plugin, (low, None, None), 5, seed)) for seed in range(10)}) == 10
+    pool = pool_for(plugin)
+    assert choose(plugin, pool, 5) == choose(plugin, replace(pool, scores=-pool.scores), 5)
+    assert len({tuple(choose(plugin, pool, 5, seed)) for seed in range(10)}) == 10
 
 
-def test_novelty_chooses_what_fits_worst():
+def test_novelty_scores_what_fits_worst_highest():
     plugin = plugins.load(Kind.STRATEGY, "novelty")
     strategy = plugin.build(plugin.Options())
-    scores = [Score(f"item{n}", strategy.score(ImageFit(f"item{n}", nats))) for n, nats in enumerate([2.0, 4.0, -1.0])]
-    assert choose(plugin, (scores, None, None), 2) == ["item1", "item0"]
+    scores = [strategy.score(ImageFit("key", nats)) for nats in (2.0, 4.0, -1.0)]
+    assert np.argsort(scores).tolist() == [2, 0, 1]
 
 
 @pytest.mark.parametrize("nats", [np.nan, np.inf, -np.inf])
@@ -167,5 +250,9 @@ def test_a_fit_that_is_not_finite_is_refused(nats):
 
 
 def test_the_built_in_ones_are_found():
-    known = {"entropy", "margin", "least_confidence", "disagreement", "random", "novelty", "coreset"}
-    assert known <= set(plugins.available(Kind.STRATEGY))
+    assert set(plugins.available(Kind.STRATEGY)) >= {
+        *("least_confidence", "margin", "entropy", "bald", "disagreement", "expected_dice", "flip_consistency"),
+        *("quota_entropy", "difficulty_entropy", "entropy_per_second", "novelty", "coreset", "badge", "herding"),
+        *("typiclust", "random", "balanced_random", "strided"),
+    }
+    assert set(plugins.available(Kind.PARTNER)) >= {"top", "herding", "kmedoids", "stochastic"}

@@ -13,7 +13,7 @@ from PIL import Image
 
 from alpipe import rle
 from alpipe.protocols import LearnerContext
-from alpipe.types import ClassPrediction, Example, Item, Masks, Score, Task
+from alpipe.types import ClassPrediction, Example, Item, Masks, Task
 from tests.conftest import Ran
 
 ROOT = Path(__file__).parents[1]
@@ -57,11 +57,8 @@ def plugin_of_the_guide(number: int) -> dict[str, Any]:
 def test_the_strategy_in_the_plug_in_guide_runs() -> None:
     module = plugin_of_the_guide(0)
     strategy = module["build"](module["Options"]())
-    scores = [
-        Score(key, strategy.score(ClassPrediction(key, np.array([p, 1 - p], np.float32))))
-        for key, p in (("sure", 0.99), ("unsure", 0.5))
-    ]
-    assert strategy.choose(scores, None, None, 1, np.random.default_rng(0)) == ["unsure"]
+    sure, unsure = (strategy.score(ClassPrediction("key", np.array([p, 1 - p], np.float32))) for p in (0.99, 0.5))
+    assert sure < unsure
 
 
 def test_the_learner_in_the_plug_in_guide_learns(tmp_path: Path) -> None:

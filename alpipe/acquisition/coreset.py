@@ -1,24 +1,23 @@
 """Core-set: images spread over the whole pool, so that none lies far from a labelled one (Sener & Savarese 2018).
 
 Which images these are is said by the distances between embeddings alone; what the learner is uncertain of has no
-influence.
+influence. "Active learning for convolutional neural networks: a core-set approach": the greedy rule, k-centre.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import final
 
 import numpy as np
-import numpy.typing as npt
 
 from alpipe.acquisition.ranking.centres import k_centres
-from alpipe.acquisition.ranking.topk import checked
-from alpipe.protocols import PluginOptions
-from alpipe.types import Prediction, Score, Task
+from alpipe.acquisition.ranking.topk import checked, embeddings_of, keys_of
+from alpipe.protocols import Candidates, PluginOptions
+from alpipe.types import Prediction, Task
 
 TASKS = frozenset(Task)
 NEEDS_EMBEDDINGS = True
+COLD_START = True
 
 
 class Options(PluginOptions):
@@ -39,22 +38,8 @@ class CoreSet:
         del prediction
         return 0.0
 
-    def choose(
-        self,
-        scores: Sequence[Score],
-        embeddings: npt.NDArray[np.float32] | None,
-        labelled: npt.NDArray[np.float32] | None,
-        k: int,
-        rng: np.random.Generator,
-    ) -> list[str]:
-        ordered = checked(scores, k)
-        if embeddings is None or len(embeddings) != len(scores):
-            raise ValueError(f"the pool has {len(scores)} images, but embeddings for not all of them were given")
-        # By key and then at random: neither the order of the pool nor that of the keys decides between equals.
-        row = {score.key: at for at, score in enumerate(scores)}
-        shuffled = [ordered[at].key for at in rng.permutation(len(ordered))]
-        points = embeddings[[row[key] for key in shuffled]]
-        broken = np.flatnonzero(~np.isfinite(points).all(axis=1))
-        if len(broken):
-            raise ValueError(f"the embedding of item {shuffled[broken[0]]} is not finite")
-        return [shuffled[at] for at in k_centres(points, labelled, k)]
+    def choose(self, candidates: Candidates, k: int, rng: np.random.Generator) -> list[str]:
+        points = embeddings_of(candidates)
+        shuffled = rng.permutation(len(candidates))  # the order of the keys does not decide between equals
+        centres = k_centres(points[shuffled], candidates.labelled.embeddings, checked(candidates, k))
+        return keys_of(candidates, shuffled[centres])

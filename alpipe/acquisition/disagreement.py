@@ -7,17 +7,12 @@ Lakshminarayanan et al. 2017). Members that are all equally unsure do not disagr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
-import numpy as np
-import numpy.typing as npt
-
 from alpipe.acquisition.ranking.aggregate import Aggregation
 from alpipe.acquisition.ranking.ensemble import ensemble_score
-from alpipe.acquisition.ranking.topk import choose_top
-from alpipe.types import Prediction, Score, Task
+from alpipe.types import Prediction, Task
 
 TASKS = frozenset(Task)
 NEEDS_EMBEDDINGS = False
@@ -36,21 +31,10 @@ def build(options: Options) -> Disagreement:
 @final
 @dataclass(frozen=True, slots=True)
 class Disagreement:
-    """Scores an image by the disagreement of the members of its prediction, and chooses the largest scores."""
+    """Scores an image by the disagreement of the members of its prediction."""
 
     options: Aggregation
 
     def score(self, prediction: Prediction) -> float:
         """Raises ConfigError for a prediction that has not at least two members."""
         return ensemble_score(prediction, self.options)
-
-    def choose(
-        self,
-        scores: Sequence[Score],
-        embeddings: npt.NDArray[np.float32] | None,
-        labelled: npt.NDArray[np.float32] | None,
-        k: int,
-        rng: np.random.Generator,
-    ) -> list[str]:
-        del embeddings, labelled
-        return choose_top(scores, k, rng)

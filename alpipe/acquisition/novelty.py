@@ -7,15 +7,10 @@ weakness: a likelihood prefers simple images, so plain ones look familiar and bu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import final
 
-import numpy as np
-import numpy.typing as npt
-
-from alpipe.acquisition.ranking.topk import choose_top
 from alpipe.protocols import PluginOptions
-from alpipe.types import ImageFit, Score, Task
+from alpipe.types import ImageFit, Task
 
 TASKS = frozenset(Task)
 NEEDS_EMBEDDINGS = False
@@ -35,18 +30,7 @@ def build(options: Options) -> Novelty:
 
 @final
 class Novelty:
-    """Chooses the images of the largest negative evidence lower bound."""
+    """Scores an image by the negative evidence lower bound."""
 
     def score(self, prediction: ImageFit) -> float:
         return prediction.nats
-
-    def choose(
-        self,
-        scores: Sequence[Score],
-        embeddings: npt.NDArray[np.float32] | None,
-        labelled: npt.NDArray[np.float32] | None,
-        k: int,
-        rng: np.random.Generator,
-    ) -> list[str]:
-        del embeddings, labelled
-        return choose_top(scores, k, rng)

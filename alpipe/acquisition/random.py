@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import final
 
 import numpy as np
-import numpy.typing as npt
 
 from alpipe.acquisition.ranking.topk import choose_any
-from alpipe.protocols import PluginOptions
-from alpipe.types import Prediction, Score, Task
+from alpipe.protocols import Candidates, PluginOptions
+from alpipe.types import Prediction, Task
 
 TASKS = frozenset(Task)
 NEEDS_EMBEDDINGS = False
+COLD_START = True
 
 
 class Options(PluginOptions):
@@ -34,13 +33,5 @@ class Random:
         del prediction
         return 0.0
 
-    def choose(
-        self,
-        scores: Sequence[Score],
-        embeddings: npt.NDArray[np.float32] | None,
-        labelled: npt.NDArray[np.float32] | None,
-        k: int,
-        rng: np.random.Generator,
-    ) -> list[str]:
-        del embeddings, labelled
-        return choose_any(scores, k, rng)
+    def choose(self, candidates: Candidates, k: int, rng: np.random.Generator) -> list[str]:
+        return choose_any(candidates, k, rng)

@@ -7,7 +7,10 @@ from typing import Any
 import typer
 
 app = typer.Typer(
-    help="Learners, strategies, annotators and formats: list them, or show one. Example: alpipe plugins show unetpp",
+    help=(
+        "Learners, strategies, batch partners, annotators and formats: list them, or show one."
+        " Example: alpipe plugins show unetpp"
+    ),
     invoke_without_command=True,
 )
 
@@ -16,7 +19,7 @@ app = typer.Typer(
 def plugins(
     context: typer.Context, json: bool = typer.Option(False, "--json", help="Print JSON, for scripts.")
 ) -> None:
-    """List learners, strategies, annotators and formats, built in and from other packages; `show` tells of one.
+    """List learners, strategies, batch partners, annotators and formats, built in or of other packages; `show` one.
 
     Example: alpipe plugins show detector
     """
@@ -42,7 +45,7 @@ def plugins(
 
 @app.command()
 def show(
-    name: str = typer.Argument(help="Name of a learner, strategy, annotator or format."),
+    name: str = typer.Argument(help="Name of a learner, strategy, partner, annotator or format."),
     size: str = typer.Option("256", help="Input of a learner's network, in pixels: a side, or WIDTHxHEIGHT."),
     classes: int = typer.Option(3, min=1, help="Classes of a learner's network."),
     option: list[str] = typer.Option(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -12,9 +12,10 @@ import numpy as np
 from sqlalchemy import Connection, Row, and_, delete, func, insert, select, update
 
 from alpipe import boxes
+from alpipe.errors import StoreError
 from alpipe.pool.database import Database, chunks, put
 from alpipe.pool.items import ITEM_COLUMNS, ItemList, States, to_item, values_of
-from alpipe.pool.tables import items, meta, models, negatives, scores
+from alpipe.pool.tables import fingerprints, items, meta, models, negatives, scores
 from alpipe.types import FloatArray, ItemState, Negative, Score, Split
 
 SAME_REGION = 0.5
@@ -27,11 +28,17 @@ class Scores:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def put(self, model: str, values: Iterable[Score]) -> None:
-        """Keeps scores, in place of earlier ones of the same model and item."""
+    def put(self, model: str, values: Sequence[Score], features: Sequence[FloatArray] | None = None) -> None:
+        """Keeps scores, and the (F,) float32 description of each item beside them, in place of earlier ones of the same
+        model and item.
+        """
+        described = [None] * len(values) if features is None else [one.astype("<f4").tobytes() for one in features]
         with self._database.write() as connection:
-            rows = ({"model": model, "item_key": key, "value": value} for key, value in values)
-            put(connection, scores, rows, update=("value",))
+            rows = (
+                {"model": model, "item_key": key, "value": value, "features": one}
+                for (key, value), one in zip(values, described, strict=True)
+            )
+            put(connection, scores, rows, update=("value", "features"))
 
     def of(self, model: str, keys: Iterable[str] | None = None) -> list[Score]:
         """The scores of a model, in the order of the items' keys, or of ``keys``; items without one are left out."""
@@ -44,6 +51,24 @@ class Scores:
                 rows = connection.execute(query.where(scores.c.item_key.in_(chunk)))
                 found.update({row.item_key: row.value for row in rows})
         return [Score(key, found[key]) for key in wanted if key in found]
+
+    def features(self, model: str, keys: Sequence[str]) -> FloatArray:
+        """(N, F) float32: the descriptions of these items, in their order. Raises StoreError where one has none, or
+        they differ in length.
+        """
+        query = select(scores.c.item_key, scores.c.features).where(scores.c.model == model)
+        found: dict[str, bytes] = {}
+        with self._database.read() as connection:
+            for chunk in chunks(keys):
+                for row in connection.execute(query.where(scores.c.item_key.in_(chunk))):
+                    found[row.item_key] = row.features
+        lengths = {len(found.get(key) or b"") for key in keys}
+        if keys and (len(lengths) > 1 or 0 in lengths):
+            raise StoreError(
+                f"scores of {model!r} lack descriptions, or these differ in length: train again, or change an option of"
+                " the strategy, so that the pool is scored anew"
+            )
+        return np.frombuffer(b"".join(found[key] for key in keys), "<f4").reshape(len(keys), -1).astype(np.float32)
 
     def missing(
         self, model: str, states: States = ItemState.UNLABELLED, *, split: Split | None = Split.POOL
@@ -71,6 +96,29 @@ class Scores:
         )
         with self._database.read() as connection:
             return [Score(*row) for row in connection.execute(query)]
+
+
+class Fingerprints:
+    """Perceptual hashes of images, 64 bits each."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def put(self, by_key: Mapping[str, int]) -> None:
+        """Keeps hashes; that of an item never changes."""
+        with self._database.write() as connection:
+            rows = ({"item_key": key, "hash": _signed(value)} for key, value in by_key.items())
+            put(connection, fingerprints, rows)
+
+    def get(self, keys: Iterable[str]) -> dict[str, int]:
+        """Those of the items that have one."""
+        query = select(fingerprints.c.item_key, fingerprints.c.hash)
+        found: dict[str, int] = {}
+        with self._database.read() as connection:
+            for chunk in chunks(keys):
+                rows = connection.execute(query.where(fingerprints.c.item_key.in_(chunk)))
+                found.update({row.item_key: row.hash % 2**64 for row in rows})
+        return found
 
 
 class Negatives:
@@ -174,6 +222,11 @@ class Meta:
         """Keeps the value, in place of an earlier one."""
         with self._database.write() as connection:
             put(connection, meta, [{"name": name, "value": value}], update=("value",))
+
+
+def _signed(value: int) -> int:
+    """The same 64 bits as the database holds them."""
+    return int(np.uint64(value).astype(np.int64))
 
 
 def _retire_overlapped(connection: Connection, mined: list[Negative]) -> None:

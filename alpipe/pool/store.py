@@ -9,7 +9,7 @@ from alpipe.pool.agreement import Rule
 from alpipe.pool.answers import Annotations, TaskRow, Tasks, Truth, Upserted
 from alpipe.pool.database import Database
 from alpipe.pool.items import Details, Items, NewItem
-from alpipe.pool.knowledge import Meta, ModelRow, Models, Negatives, Scores
+from alpipe.pool.knowledge import Fingerprints, Meta, ModelRow, Models, Negatives, Scores
 from alpipe.pool.rounds import Round, Rounds
 from alpipe.pool.schema import bring_up_to_date
 from alpipe.pool.states import AGREEMENT
@@ -21,8 +21,9 @@ LATEST = Rule()
 
 
 class PoolStore:
-    """The store, by topic: ``items``, ``truth``, ``annotations``, ``tasks``, ``scores``, ``negatives``, ``models``,
-    ``rounds`` and ``meta``. Each call is one transaction; times are UTC; every failure of the database is a StoreError.
+    """The store, by topic: ``items``, ``truth``, ``annotations``, ``tasks``, ``scores``, ``fingerprints``,
+    ``negatives``, ``models``, ``rounds`` and ``meta``. Each call is one transaction; times are UTC; every failure of
+    the database is a StoreError.
 
     Several processes and threads may use one store at a time.
     """
@@ -34,6 +35,7 @@ class PoolStore:
         self.annotations = Annotations(database, rule)
         self.tasks = Tasks(database)
         self.scores = Scores(database)
+        self.fingerprints = Fingerprints(database)
         self.negatives = Negatives(database)
         self.models = Models(database)
         self.rounds = Rounds(database)

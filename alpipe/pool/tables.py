@@ -16,6 +16,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Table,
@@ -127,7 +128,15 @@ scores = Table(
     Column("model", String(128), primary_key=True),
     _item_key(primary_key=True),
     Column("value", Float, nullable=False),
+    Column("features", LargeBinary),  # what the strategy keeps beside the score: little-endian float32
     Index(None, "model", "value"),
+)
+
+fingerprints = Table(
+    "fingerprints",
+    metadata,
+    _item_key(primary_key=True),
+    Column("hash", BigInteger, nullable=False),  # 64 bits, as a signed number
 )
 
 negatives = Table(

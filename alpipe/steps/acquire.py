@@ -7,14 +7,17 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from alpipe.acquisition.batch.selection import Batch, choose_batch
 from alpipe.errors import TrainingError
 from alpipe.pool.store import Round
 from alpipe.project import Project
-from alpipe.protocols import ProgressCallback, Scanner
+from alpipe.protocols import Describing, ProgressCallback, Scanner
 from alpipe.steps import autoencoding
+from alpipe.steps.candidates import Wanted, copies, gather
+from alpipe.steps.mirroring import scan_mirrored
 from alpipe.steps.models import counted, hash_of
 from alpipe.steps.outcome import Done, Outcome, Waiting
-from alpipe.types import ImageFit, Item, ItemState, Prediction, Score, Split
+from alpipe.types import FloatArray, ImageFit, Item, ItemState, Mirrored, Prediction, Score, Split
 
 NO_IMAGES = "images: every image of the pool is labelled or with the annotators; add more with `alpipe add`"
 
@@ -34,11 +37,22 @@ def score(project: Project, round_: Round, progress: ProgressCallback) -> Outcom
     if not items:
         return Done("every image is scored already", {"counts": {"scored": 0}})
     block: list[Score] = []
-    scanned: Iterator[Prediction | ImageFit]
-    if scanner is Scanner.VAE:
-        scanned = autoencoding.fits(project, items, progress)
-    else:
-        scanned = project.model(round_.model).scan(items)
+    described: list[FloatArray] = []
+    describe = strategy.describe if isinstance(strategy, Describing) else None
+
+    def keep() -> None:
+        project.store.scores.put(scan, block, described if describe else None)
+        block.clear()
+        described.clear()
+
+    scanned: Iterator[Prediction | ImageFit | Mirrored]
+    match scanner:
+        case Scanner.VAE:
+            scanned = autoencoding.fits(project, items, progress)
+        case Scanner.FLIP:
+            scanned = scan_mirrored(project.model(round_.model), items)
+        case Scanner.MODEL:
+            scanned = project.model(round_.model).scan(items)
     for item, prediction in zip(items, counted(scanned, len(items), "scoring", progress), strict=True):
         value = float(strategy.score(prediction))
         if not math.isfinite(value):
@@ -47,10 +61,11 @@ def score(project: Project, round_: Round, progress: ProgressCallback) -> Outcom
                 " the model is broken; train it with another seed or learner"
             )
         block.append(Score(item.key, value))
+        if describe:
+            described.append(describe(prediction))
         if len(block) == BLOCK:
-            project.store.scores.put(scan, block)
-            block = []
-    project.store.scores.put(scan, block)
+            keep()
+    keep()
     return Done(f"{len(items)} images scored by {project.config.strategy.name}", {"counts": {"scored": len(items)}})
 
 
@@ -67,19 +82,17 @@ def select(project: Project, round_: Round, progress: ProgressCallback) -> Outco
         return Waiting(NO_IMAGES)
     k = min(project.config.batch, len(pool))
     rng = np.random.default_rng([project.config.seed, round_.number])
-    if round_.model is None or k == 0:
-        keys = sorted(item.key for item in pool)
-        chosen = [keys[i] for i in sorted(rng.permutation(len(keys))[:k])]
-        reasons = dict.fromkeys(chosen, "chosen at random: there is no model yet")
-    else:
+    if round_.model is not None and k:
         score(project, round_, progress)  # images that came after the scan
-        chosen, reasons = _by_strategy(project, round_, pool, k, rng, progress)
+    batch, reasons = _choose(project, round_, pool, k, rng, progress)
+    chosen = batch.keys
     reasons.update({item.key: "hold-out: to judge the models on" for item in held_out})
     project.store.rounds.select_items(round_.number, [*chosen, *(item.key for item in held_out)], reasons)
     trimmed = f" (all that were left of a batch of {project.config.batch})" if k < project.config.batch else ""
     also = f" and {len(held_out)} of the hold-out" if held_out else ""
-    counts = {"selected": len(chosen), "holdout_selected": len(held_out)}
-    return Done(f"{k} images selected{trimmed}{also}", {"counts": counts})
+    counts = {"selected": len(chosen), "holdout_selected": len(held_out), **batch.counts}
+    aside = "".join(f"; {count} {name.replace('_', ' ')}" for name, count in batch.counts.items())
+    return Done(f"{k} images selected{trimmed}{also}{aside}", {"counts": counts})
 
 
 def scan_name(project: Project, round_: Round) -> str:
@@ -100,26 +113,37 @@ def uncertainties(scores: list[Score]) -> dict[str, float]:
     return {score.key: (score.value - low) / span for score in scores}
 
 
-def _by_strategy(
+def _choose(
     project: Project, round_: Round, pool: list[Item], k: int, rng: np.random.Generator, progress: ProgressCallback
-) -> tuple[list[str], dict[str, str]]:
-    strategy, needs_embeddings, _ = project.strategy()
-    scores = sorted(project.store.scores.of(scan_name(project, round_), [item.key for item in pool]))
-    by_key = {item.key: item for item in pool}
-    embeddings = labelled = None
-    if needs_embeddings and round_.model is not None:
-        if project.config.embeddings == "vae":
-            embed = autoencoding.of_pool(project, progress).embed
-        else:
-            embed = project.model(round_.model).embed
-        embeddings = embed([by_key[score.key] for score in scores])
-        labelled = embed([example.item for example in project.store.annotations.examples(Split.POOL)])
-    chosen = strategy.choose(scores, embeddings, labelled, min(k, len(scores)), rng)
-    ranked = sorted(scores, key=lambda score: -score.value)
-    rank = {score.key: (place, score.value) for place, score in enumerate(ranked, 1)}
-    name = project.config.strategy.name
-    reasons = {key: f"{name} {rank[key][1]:.3f}, rank {rank[key][0]} of {len(scores)}" for key in chosen}
-    return chosen, reasons
+) -> tuple[Batch, dict[str, str]]:
+    """The batch, and in words why each of it was chosen."""
+    cold = round_.model is None
+    name = (project.config.cold_start if cold else project.config.strategy).name
+    strategy, needs_embeddings, _ = project.cold_start() if cold else project.strategy()
+    options, partner, partner_needs_embeddings = project.batching()
+    embeddings = needs_embeddings or (partner_needs_embeddings and not cold)
+    scan = None if cold else scan_name(project, round_)
+    wanted = Wanted(scan, round_.model, isinstance(strategy, Describing), embeddings)
+    if not k:
+        return Batch([], np.zeros(0)), {}
+    try:
+        candidates = gather(project, pool, wanted, progress)
+        hashes = copies(project, candidates.items, progress) if options.near_duplicates is not False else None
+        batch = choose_batch(
+            strategy, partner, candidates, k, rng, options=options, round_=round_.number, copies=hashes
+        )
+    except ValueError as error:
+        raise TrainingError(f"strategy {name!r} cannot choose: {error}; train again, or choose another one") from error
+    if cold:
+        how = "at random" if name == "random" else f"by {name}"
+        return batch, dict.fromkeys(batch.keys, f"chosen {how}: there is no model yet")
+    order = np.argsort(-batch.scores, kind="stable")
+    rank = np.empty(len(order), np.int64)
+    rank[order] = np.arange(1, len(order) + 1)
+    row = {item.key: at for at, item in enumerate(candidates.items)}
+    rows = [row[key] for key in batch.keys]
+    reasons = [f"{name} {batch.scores[at]:.3f}, rank {rank[at]} of {len(order)}" for at in rows]
+    return batch, dict(zip(batch.keys, reasons, strict=True))
 
 
 def _holdout_to_label(project: Project) -> list[Item]:

@@ -20,15 +20,7 @@ def ensemble_score(prediction: Prediction, options: Aggregation) -> float:
     the members' mean are ignored, and over no box nobody disagrees: 0. Raises ConfigError for fewer than two members,
     and DataError for members that are not of the same pixels or boxes.
     """
-    if len(prediction.members) < 2:
-        raise ConfigError(
-            f"strategy 'disagreement' compares the members of an ensemble, but the prediction of item"
-            f" {prediction.item_key} has {len(prediction.members)}; set the learner's option samples to 2 or more (10"
-            " is usual), or for unetpp members: true with a scan_depth of 2 or more"
-        )
-    voices: list[npt.NDArray[Any]] = [member.probs for member in prediction.members]
-    if any(one.shape != prediction.probs.shape for one in voices):
-        raise DataError(f"members of the prediction of item {prediction.item_key} differ in shape; the model is broken")
+    voices = voices_of(prediction)
     match prediction:
         case ClassPrediction():
             return float(disagreement(np.stack(voices)[:, None])[0])
@@ -39,3 +31,19 @@ def ensemble_score(prediction: Prediction, options: Aggregation) -> float:
             if not counts.any():
                 return 0.0
             return join_boxes(disagreement(np.stack([box_distribution(one[counts]) for one in voices])), options)
+
+
+def voices_of(prediction: Prediction) -> list[npt.NDArray[Any]]:
+    """The members' probabilities, each of the prediction's shape. Raises ConfigError for fewer than two members, and
+    DataError for members that are not of the same pixels or boxes.
+    """
+    if len(prediction.members) < 2:
+        raise ConfigError(
+            f"the strategy compares the members of an ensemble, but the prediction of item"
+            f" {prediction.item_key} has {len(prediction.members)}; set the learner's option samples to 2 or more (10"
+            " is usual), or for unetpp members: true with a scan_depth of 2 or more"
+        )
+    voices: list[npt.NDArray[Any]] = [member.probs for member in prediction.members]
+    if any(one.shape != prediction.probs.shape for one in voices):
+        raise DataError(f"members of the prediction of item {prediction.item_key} differ in shape; the model is broken")
+    return voices

@@ -1,42 +1,53 @@
-"""The k best out of scored keys."""
+"""The k best out of scored candidates."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import pairwise
-
 import numpy as np
+import numpy.typing as npt
 
-from alpipe.types import Score
+from alpipe.protocols import Candidates
+
+Rows = npt.NDArray[np.intp]
 
 
-def choose_top(scores: Sequence[Score], k: int, rng: np.random.Generator) -> list[str]:
-    """The keys of the k largest values, best first; ties are broken at random.
-
-    The order in which scores are given has no influence. Raises ValueError for a k that is negative or beyond the
-    pool, for a value that is not finite and for a key that stands twice.
+def choose_top(candidates: Candidates, k: int, rng: np.random.Generator) -> list[str]:
+    """The keys of the k largest scores, best first; ties are broken at random. Raises ValueError for a k that is
+    negative or beyond the candidates.
     """
-    ordered = checked(scores, k)
-    values = np.asarray([score.value for score in ordered], np.float64)
-    best = np.lexsort((rng.permutation(len(ordered)), -values))
-    return [ordered[at].key for at in best[:k]]
+    return keys_of(candidates, ranked(candidates.scores, rng)[: checked(candidates, k)])
 
 
-def choose_any(scores: Sequence[Score], k: int, rng: np.random.Generator) -> list[str]:
-    """k keys drawn uniformly without replacement, whatever their values. Raises ValueError as ``choose_top`` does."""
-    ordered = checked(scores, k)
-    return [ordered[at].key for at in rng.permutation(len(ordered))[:k]]
+def choose_any(candidates: Candidates, k: int, rng: np.random.Generator) -> list[str]:
+    """k keys drawn uniformly without replacement, whatever their scores. Raises ValueError as ``choose_top`` does."""
+    return keys_of(candidates, rng.permutation(len(candidates))[: checked(candidates, k)])
 
 
-def checked(scores: Sequence[Score], k: int) -> list[Score]:
-    """The scores in the order of their keys, so that a seed means the same whatever order they came in."""
-    ordered = sorted(scores, key=lambda score: score.key)
-    if not 0 <= k <= len(ordered):
-        raise ValueError(f"{k} images asked for, but the pool has {len(ordered)}")
-    for score, following in pairwise(ordered):
-        if score.key == following.key:
-            raise ValueError(f"item {score.key} is scored twice")
-    for score in ordered:
-        if not np.isfinite(score.value):
-            raise ValueError(f"the score of item {score.key} is {score.value}, not a finite number")
-    return ordered
+def ranked(values: npt.NDArray[np.floating], rng: np.random.Generator) -> Rows:
+    """(N,) rows of (N,) values, the largest first; equal ones in random order."""
+    return np.asarray(np.lexsort((rng.permutation(len(values)), -values)), np.intp)
+
+
+def keys_of(candidates: Candidates, rows: Rows | list[int]) -> list[str]:
+    """The keys of rows, in their order."""
+    return [candidates.items[row].key for row in rows]
+
+
+def checked(candidates: Candidates, k: int) -> int:
+    """k itself. Raises ValueError where the candidates cannot give as many."""
+    if not 0 <= k <= len(candidates):
+        raise ValueError(f"{k} images asked for, but the pool has {len(candidates)}")
+    return k
+
+
+def embeddings_of(candidates: Candidates) -> npt.NDArray[np.float32]:
+    """(N, D) float32. Raises ValueError where the candidates came without."""
+    if candidates.embeddings is None:
+        raise ValueError(f"the pool has {len(candidates)} images, but no embeddings of them were given")
+    return candidates.embeddings
+
+
+def features_of(candidates: Candidates) -> npt.NDArray[np.float32]:
+    """(N, F) float32. Raises ValueError where the candidates came without."""
+    if candidates.features is None:
+        raise ValueError(f"the pool has {len(candidates)} images, but they were not described when they were scored")
+    return candidates.features
