@@ -1,7 +1,8 @@
 """Arithmetic of boxes: areas, IoU, matching, suppression. Pure functions over xyxy arrays.
 
-IoU is computed in blocks that stay in the processor's cache: a matrix of N×M needs its own memory and no more, and
-``best`` not even that. Boxes in float64 are compared in float64, bit for bit as pycocotools does it; others in float32.
+IoU is computed in blocks that stay in the processor's cache, and of many boxes only where they may overlap: a matrix
+of N×M needs its own memory and no more, and ``best`` not even that. Boxes in float64 are compared in float64, bit for
+bit as pycocotools does it; others in float32.
 """
 
 from __future__ import annotations
@@ -14,8 +15,14 @@ import numpy.typing as npt
 
 from alpipe.types import FloatArray
 
-BLOCK = 1 << 15
+BLOCK = 1 << 14
 """Pairs of boxes that are looked at together: the block's intermediate values fit a core's cache."""
+
+ROWS = 128
+"""Boxes that are sorted beside each other and compared with the same others."""
+
+SORTED_FROM = 1 << 18
+"""Pairs from which it pays to sort the boxes first, and to compare only those that may overlap."""
 
 
 class Best(NamedTuple):
@@ -37,9 +44,15 @@ def iou(a: FloatArray, b: FloatArray) -> FloatArray:
 
     float32, or float64 where boxes of either side are float64.
     """
-    overlap: FloatArray = np.empty((len(a), len(b)), _dtype(a, b))
-    for _ in _blocks(a, b, overlap):
-        pass
+    overlap: FloatArray = np.zeros((len(a), len(b)), _dtype(a, b))
+    if overlap.size < SORTED_FROM:
+        for _ in _blocks(a, b, overlap):
+            pass
+        return overlap
+    for rows, columns in _near(a, b):
+        for some, others, block in _blocks(a[rows], b[columns]):
+            row, column = np.nonzero(block)
+            overlap[rows[some][row], columns[others][column]] = block[row, column]
     return overlap
 
 
@@ -101,6 +114,16 @@ def _areas(xyxy: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return area
 
 
+def _near(a: FloatArray, b: FloatArray) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
+    """(rows, columns) of the boxes that may overlap: some of ``a`` beside each other, those of ``b`` around them."""
+    in_a, in_b = a[:, 0].argsort(), b[:, 0].argsort()
+    left, widest = b[in_b, 0], (b[:, 2] - b[:, 0]).max()
+    for start in range(0, len(a), ROWS):
+        rows = in_a[start : start + ROWS]
+        first = np.searchsorted(left, a[rows[0], 0] - widest)
+        yield rows, in_b[first : np.searchsorted(left, a[rows, 2].max(), "right")]
+
+
 def _blocks(
     a: FloatArray, b: FloatArray, whole: FloatArray | None = None
 ) -> Iterator[tuple[slice, slice, npt.NDArray[Any]]]:
@@ -108,11 +131,11 @@ def _blocks(
     into memory that the next block uses again.
     """
     dtype = _dtype(a, b)
-    tiny = np.finfo(dtype).tiny
     wide = max(1, min(len(b), 1 << 12))
     high = max(1, BLOCK // wide)
     x1, y1, x2, y2 = (np.ascontiguousarray(side, dtype) for side in b.T)
-    b_areas, a_areas = _areas(b.astype(dtype, copy=False)), _areas(a.astype(dtype, copy=False))
+    a_areas, b_areas = (_areas(side.astype(dtype, copy=False)) for side in (a, b))
+    b_areas = b_areas + np.finfo(dtype).tiny  # changes no area but 0: without any, the intersection is 0 too
     across, down, kept = (np.empty((high, wide), dtype) for _ in range(3))
     for top in range(0, len(a), high):
         rows = slice(top, min(top + high, len(a)))
@@ -128,5 +151,5 @@ def _blocks(
             np.maximum(h, 0, out=h)
             np.multiply(w, h, out=w)
             np.subtract(np.add(a_areas[rows, None], b_areas[columns], out=h), w, out=h)
-            np.divide(w, np.maximum(h, tiny, out=h), out=made)  # without any area the intersection is 0 too
+            np.divide(w, h, out=made)
             yield rows, columns, made
