@@ -136,8 +136,12 @@ def _true_areas(truths: Mapping[str, Example]) -> dict[str, tuple[float, float]]
                     areas.setdefault(name, []).extend((stats[:, 2] * stats[:, 3]).tolist())
             case _:
                 pass
-    ranges = {name: np.quantile(some, SIZES) for name, some in areas.items() if some}
-    return {name: (float(low), float(high)) for name, (low, high) in ranges.items()}
+    low, high = SIZES
+    return {
+        name: (float(np.quantile(some, low, method="lower")), float(np.quantile(some, high, method="higher")))
+        for name, some in areas.items()
+        if some
+    }
 
 
 def _box(negative: Negative) -> FloatArray:
