@@ -63,6 +63,7 @@ def main() -> None:
     parser.add_argument("set", choices=detection_sets.SETS)
     parser.add_argument("--data", type=Path, help="folder that holds the sets' folders")
     parser.add_argument("--images", type=int, help="training images, drawn by the seed; default: all")
+    parser.add_argument("--tests", type=int, help="test images, drawn by seed 0; default: all")
     parser.add_argument("--rounds", type=int, default=5, help="mining rounds after the first training")
     parser.add_argument("--recall", type=float, default=0.6, help="recall at which false alarms are compared")
     parser.add_argument("--seeds", type=int, default=1)
@@ -75,6 +76,7 @@ def main() -> None:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as work:
         data = detection_sets.read(given.set, given.data, Path(work))
+        data = data._replace(test=some(data.test, given.tests, 0))
         {"rounds": rounds, "arms": arms, "guard": guard, "speed": speed}[given.what](given, data)
 
 
@@ -293,6 +295,7 @@ def describe(given: argparse.Namespace, name: str, seed: int) -> dict[str, Any]:
     return {
         "set": given.set,
         "images": given.images,
+        "tests": given.tests,
         "options": settings(given, name),
         "mining": dict(map(option, given.set_mining)),
         "seed": seed,
