@@ -230,8 +230,9 @@ class NegativeState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class BankEntry:
-    """A hard negative in the bank: the ``round`` and ``model`` that found it, and the newest model's score of its
-    region. ``key`` names it for good; ``reason`` says why it became a question; ``settled_by`` who answered that.
+    """A hard negative in the bank: the ``round`` and ``model`` that found it, the newest model's ``score`` of its
+    region, and ``hard_round``, the last one whose model still fell for it. ``key`` names it for good; ``reason`` says why it
+    became a question, ``settled_by`` who answered that.
     """
 
     key: str
@@ -240,6 +241,7 @@ class BankEntry:
     model: str
     state: NegativeState
     score: float
+    hard_round: int
     reason: str | None = None
     settled_by: str | None = None
 

@@ -50,7 +50,7 @@ OPTIONS: dict[tuple[str, str], dict[str, Any]] = {
 }
 QUICK = {"sliding": {"steps": 60}, "detector": {"steps": 40, "image_size": 160, "width": 32}}
 
-TUTORIAL = {"max_iou": 0.5, "min_score": 0.5, "ratio": 3.0, "exhaustive": True}
+TUTORIAL = {"max_iou": 0.5, "min_score": 0.5, "ratio": 3.0, "exhaustive": True, "patience": 100}
 """Mining for the sliding classifier: one threshold, that of its positives; what it takes for an object is hard."""
 
 ARMS = ("none", "random", "hard")
@@ -96,7 +96,7 @@ def rounds(given: argparse.Namespace, data: DetectionSet) -> None:
             if row is None:
                 model = fit(given, "sliding", data.classes, train, negatives(bank), seed)
                 row = arm | measure(model, data) | {"bank": len(bank)}
-                mined = mine_all(model, train, data.classes, options, bank)
+                mined = mine_all(model, train, data.classes, options, bank, number)
                 bank = filed(bank, mined, number)
                 row |= {"mined": len(mined.new), "evicted": len(mined.evicted), "entries": plain(bank)}
                 keep(given, row)
@@ -317,16 +317,19 @@ def mine_all(
     classes: Sequence[str],
     options: MiningOptions,
     bank: Sequence[BankEntry],
+    number: int = 0,
 ) -> Mined:
     truths = {one.item.key: one for one in train}
-    return mine(Task.DETECT, model.predict([one.item for one in train]), truths, classes, options, bank)
+    return mine(Task.DETECT, model.predict([one.item for one in train]), truths, classes, options, bank, number)
 
 
 def filed(bank: Sequence[BankEntry], mined: Mined, number: int) -> list[BankEntry]:
     """The bank after a round, as the store keeps it."""
     gone = set(mined.evicted)
     kept = [replace(one, score=mined.scores.get(one.key, one.score)) for one in bank if one.key not in gone]
-    return kept + [BankEntry(key_of(number, one), one, number, "", NegativeState.HARD, one.score) for one in mined.new]
+    return kept + [
+        BankEntry(key_of(number, one), one, number, "", NegativeState.HARD, one.score, number) for one in mined.new
+    ]
 
 
 def negatives(bank: Sequence[BankEntry]) -> list[Negative]:
@@ -349,7 +352,9 @@ def plain(bank: Sequence[BankEntry]) -> list[list[Any]]:
 
 def entries(rows: Sequence[Sequence[Any]]) -> list[BankEntry]:
     made = [(number, Negative(key, tuple(box), name, score, iou)) for number, key, box, name, score, iou in rows]
-    return [BankEntry(key_of(number, one), one, number, "", NegativeState.HARD, one.score) for number, one in made]
+    return [
+        BankEntry(key_of(number, one), one, number, "", NegativeState.HARD, one.score, number) for number, one in made
+    ]
 
 
 def write_sheet(

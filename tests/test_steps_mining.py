@@ -42,7 +42,7 @@ class Dreamer:
 @pytest.fixture
 def project(make_project: MakeProject) -> Project:
     """After two rounds, with a model in each of rounds 1 and 2."""
-    made = make_project(mining={"exhaustive": True})
+    made = make_project(mining={"exhaustive": True, "patience": 1})
     advance(made, rounds=2)
     return made
 

@@ -42,11 +42,13 @@ SAME_REGION = 0.5
 @dataclass(frozen=True, slots=True)
 class Mined:
     """``new`` hard negatives, best score first; ``scores`` of the bank's entries by key, 0 where nothing of their class
-    is found there; ``evicted`` the keys of entries that are no longer hard, or gave way to harder ones.
+    is found there; ``still_hard`` the keys of those that the model falls for; ``evicted`` of those that are let
+    go, having been easy for long enough, or for harder ones.
     """
 
     new: list[Negative]
     scores: dict[str, float]
+    still_hard: list[str]
     evicted: list[str]
 
 
@@ -57,8 +59,9 @@ def mine(
     classes: Sequence[str],
     options: MiningOptions,
     bank: Sequence[BankEntry] = (),
+    round_: int = 0,
 ) -> Mined:
-    """The hard negatives in predictions on labelled images, and what becomes of those in the bank.
+    """The hard negatives in predictions on labelled images, and what becomes of those in the bank in this round.
 
     detect: boxes of at least ``min_score`` whose IoU with each true box, of whatever class, is below ``max_iou``.
     segment: connected regions of a predicted class, by their mean probability, of which less than ``max_iou`` lies on
@@ -83,14 +86,16 @@ def mine(
         scores |= {entry.key: _score(entry.negative, found, classes) for entry in known}
         new += _candidates(prediction.item_key, found, known, classes, options)
     positives = sum(_objects(example) for example in truths.values())
-    old = {
-        entry.key: (entry, scores.get(entry.key, entry.score))
-        for entry in bank
-        if entry.state in (NegativeState.HARD, NegativeState.CONFIRMED)
-    }
-    kept_new, kept_old = _hardest(new, list(old.values()), options, positives)
-    evicted = [key for key in old if key not in kept_old]
-    return Mined(kept_new, scores, evicted)
+    still_hard = [key for key, score in scores.items() if score >= options.min_score]
+    last = {entry.key: entry.hard_round for entry in bank} | dict.fromkeys(still_hard, round_)
+    old = [entry for entry in bank if entry.state in (NegativeState.HARD, NegativeState.CONFIRMED)]
+    stay = [
+        (entry, scores.get(entry.key, entry.score))
+        for entry in old
+        if entry.state is NegativeState.CONFIRMED or round_ - last[entry.key] < options.patience
+    ]
+    kept_new, kept_old = _hardest(new, stay, options, positives)
+    return Mined(kept_new, scores, still_hard, [entry.key for entry in old if entry.key not in kept_old])
 
 
 def still_negative(
@@ -162,7 +167,6 @@ def _hardest(
     ranked = [
         (entry.state is not NegativeState.CONFIRMED, _rank(entry.negative, score), entry.negative, entry.key)
         for entry, score in old
-        if score >= options.min_score or entry.state is NegativeState.CONFIRMED
     ]
     ranked += [(True, _rank(negative, negative.score), negative, "") for negative in new]
     in_image, of_class = Counter[str](), Counter[str]()

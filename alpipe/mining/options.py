@@ -31,6 +31,12 @@ class MiningOptions(PluginOptions):
     per_image: int = Field(10, ge=1, description="At most so many in one image.")
     per_class: int = Field(2000, ge=1, description="At most so many of one class.")
     ratio: float = Field(3.0, gt=0, description="At most so many in all for each true object.")
+    patience: int = Field(
+        3,
+        ge=1,
+        description="It is let go when so many models in a row no longer fall for it. Learners start anew each round:"
+        " what they no longer see they fall for again.",
+    )
     exhaustive: bool = Field(
         False,
         description="Whether every object is labelled. If not, what looks like a true object is asked about first.",

@@ -40,13 +40,14 @@ class Negatives:
         *,
         questions: Mapping[Negative, str] | None = None,
         scores: Mapping[str, float] | None = None,
+        still_hard: Collection[str] = (),
         evicted: Collection[str] = (),
     ) -> None:
         """Files what a round's mining made of the bank, in place of what it made of it before, in one transaction.
 
         ``mined`` are its new hard negatives; ``questions`` those that may be objects, with the reason; ``scores`` the
-        model's new scores of entries by key; ``evicted`` the keys of those that are no longer hard. Regions that a
-        person has settled stay.
+        model's new scores of entries by key; ``still_hard`` the keys of those that it falls for; ``evicted`` of those
+        that are let go. Regions that a person has settled stay.
         """
         rows = [_row(round_, model, negative, NegativeState.HARD, None) for negative in mined]
         rows += [_row(round_, model, one, NegativeState.QUESTION, why) for one, why in (questions or {}).items()]
@@ -61,6 +62,9 @@ class Negatives:
             rescored = update(negatives).where(negatives.c.key == bindparam("key_"), negatives.c.last_round <= round_)
             for some in chunks(new_scores):
                 connection.execute(rescored.values(last_round=round_), some)
+            for keys in chunks(still_hard):
+                falls = and_(negatives.c.key.in_(keys), negatives.c.hard_round < round_)
+                connection.execute(update(negatives).where(falls).values(hard_round=round_))
             for keys in chunks(evicted):
                 change = update(negatives).where(negatives.c.key.in_(keys), _is(NegativeState.HARD))
                 connection.execute(change.values(state=NegativeState.EASY.value, left_round=round_))
@@ -185,6 +189,7 @@ def _row(round_: int, model: str, negative: Negative, state: NegativeState, reas
         "state": state.value,
         "last_score": float(negative.score),
         "last_round": round_,
+        "hard_round": round_,
         "reason": reason,
     }
 
@@ -192,4 +197,5 @@ def _row(round_: int, model: str, negative: Negative, state: NegativeState, reas
 def _to_entry(row: Row[Any]) -> BankEntry:
     negative = Negative(row.item_key, (row.x1, row.y1, row.x2, row.y2), row.name, row.score, row.iou)
     state = NegativeState(row.state)
-    return BankEntry(row.key, negative, row.round, row.model, state, row.last_score, row.reason, row.settled_by)
+    facts = row.last_score, row.hard_round, row.reason, row.settled_by
+    return BankEntry(row.key, negative, row.round, row.model, state, *facts)

@@ -145,6 +145,7 @@ negatives = Table(
     Column("state", String(16), nullable=False),
     Column("last_score", Float, nullable=False),  # by the model of last_round
     Column("last_round", Integer, nullable=False),
+    Column("hard_round", Integer, nullable=False),  # the last one whose model fell for it
     Column("left_round", Integer),  # in which it became easy
     Column("reason", Text),  # why it is a question
     Column("settled_by", Text),

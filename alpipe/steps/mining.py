@@ -45,6 +45,7 @@ def mine_with(project: Project, round_: int, model: str, progress: ProgressCallb
         project.classes,
         options,
         bank,
+        round_,
     )
     doubts = doubtful(
         project.config.task,
@@ -58,7 +59,15 @@ def mine_with(project: Project, round_: int, model: str, progress: ProgressCallb
     new = [negative for negative in mined.new if negative not in doubts]
     asked = dict(list(doubts.items())[: options.questions])
     store = project.store.negatives
-    store.replace(round_, model, new, questions=asked, scores=mined.scores, evicted=mined.evicted)
+    store.replace(
+        round_,
+        model,
+        new,
+        questions=asked,
+        scores=mined.scores,
+        still_hard=mined.still_hard,
+        evicted=mined.evicted,
+    )
     states = store.counts()
     return {
         "mined": len(new),
@@ -94,7 +103,7 @@ def describe(counts: dict[str, int]) -> str:
     """What a mining did, in one line."""
     parts = [
         f"{counts['mined']} new hard negatives",
-        f"{counts['evicted']} became easy",
+        f"{counts['evicted']} let go",
         f"{counts['bank']} in the bank",
     ]
     if counts["questions"]:
