@@ -231,8 +231,8 @@ class NegativeState(StrEnum):
 @dataclass(frozen=True, slots=True)
 class BankEntry:
     """A hard negative in the bank: the ``round`` and ``model`` that found it, the newest model's ``score`` of its
-    region, and ``hard_round``, the last one whose model still fell for it. ``key`` names it for good; ``reason`` says why it
-    became a question, ``settled_by`` who answered that.
+    region, and ``hard_round``, the last one whose model still fell for it. ``key`` names it for good; ``reason`` says
+    why it became a question, ``settled_by`` who answered that.
     """
 
     key: str
