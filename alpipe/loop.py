@@ -19,7 +19,7 @@ from alpipe.pool.lease import keep_alive, owner_id
 from alpipe.pool.store import Round
 from alpipe.project import Project
 from alpipe.protocols import ProgressCallback, no_progress
-from alpipe.steps import acquire, exchange, models
+from alpipe.steps import acquire, exchange, mining, models
 from alpipe.steps.outcome import Outcome, Waiting
 from alpipe.steps.presence import set_aside_missing
 from alpipe.types import Progress
@@ -27,7 +27,7 @@ from alpipe.types import Progress
 STEPS: dict[str, Callable[[Project, Round, ProgressCallback], Outcome]] = {
     "train": models.train,
     "evaluate": models.evaluate,
-    "mine": models.mine,
+    "mine": mining.mine,
     "score": acquire.score,
     "select": acquire.select,
     "push": exchange.push,

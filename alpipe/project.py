@@ -264,7 +264,7 @@ def autoencoder_options(config: Config) -> Any:
 
 def mining_options(config: Config) -> Any:
     """The options of mining, or None where it is turned off. Raises ConfigError."""
-    from alpipe.mining.hard import MiningOptions  # only those who mine pay for its imports
+    from alpipe.mining.options import MiningOptions  # only those who mine pay for its imports
 
     if config.mining is False:
         return None

@@ -244,6 +244,40 @@ class Negative:
     iou: float
 
 
+class NegativeState(StrEnum):
+    """Where an entry of the bank of hard negatives stands.
+
+    ``hard``: learners train on it. ``easy``: the newest model no longer falls for it. ``question``: it may be an object
+    that nobody marked; it waits for a person. ``confirmed``: a person said that no object is there; it stays.
+    ``object``: a person said that there is one. ``stale``: the labels it was measured against no longer stand.
+    """
+
+    HARD = "hard"
+    EASY = "easy"
+    QUESTION = "question"
+    CONFIRMED = "confirmed"
+    OBJECT = "object"
+    STALE = "stale"
+
+
+@dataclass(frozen=True, slots=True)
+class BankEntry:
+    """A hard negative in the bank: the ``round`` and ``model`` that found it, the newest model's ``score`` of its
+    region, and ``hard_round``, the last one whose model still fell for it. ``key`` names it for good; ``reason`` says
+    why it became a question, ``settled_by`` who answered that.
+    """
+
+    key: str
+    negative: Negative
+    round: int
+    model: str
+    state: NegativeState
+    score: float
+    hard_round: int
+    reason: str | None = None
+    settled_by: str | None = None
+
+
 def _check_probabilities(values: npt.NDArray[np.floating], what: str, key: str) -> None:
     if values.size and not (values.min() >= 0 and values.max() <= 1):  # what is no number fails both
         raise DataError(f"{what} of item {key} are not all within [0, 1]; the model is broken: train it again")
@@ -383,6 +417,31 @@ class Receipt(NamedTuple):
 
     item_key: str
     external_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class RegionQuestion:
+    """A question to a person about one region of a labelled image: is there an object that nobody marked?
+
+    ``key`` is the bank's name of the region, ``box`` xyxy in pixels, ``name`` the class that the model sees, ``score``
+    its confidence, ``reason`` why it is asked, in words.
+    """
+
+    key: str
+    item: Item
+    box: tuple[float, float, float, float]
+    name: str
+    score: float
+    round: int
+    reason: str
+
+
+class RegionAnswer(NamedTuple):
+    """What a person said to a RegionQuestion: whether an object is there."""
+
+    key: str
+    is_object: bool
+    annotator: str
 
 
 class Refusal(NamedTuple):

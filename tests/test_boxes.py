@@ -1,11 +1,16 @@
 """Arithmetic of boxes against pycocotools and against the definitions written out."""
 
+import contextlib
+import io
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from pycocotools import mask as coco
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 from alpipe import boxes
 from alpipe.types import Boxes
@@ -156,3 +161,63 @@ def test_boxes_that_are_picked_keep_their_corners_where_they_are_turned():
     np.testing.assert_array_equal(cut.corners[0], corners[1])
     assert boxes.pick(found, [0], found.xyxy[:1]).corners is None
     assert boxes.pick(found, [], np.zeros((0, 4), np.float32)) == Boxes.none()
+
+
+@given(some_boxes(), some_boxes())
+def test_iou_of_doubles_is_that_of_pycocotools_to_the_bit(a, b):
+    """Corners at quarters of pixels lose nothing in the change to width and height."""
+    if len(a) and len(b):
+        theirs = np.nan_to_num(coco.iou(xywh(a), xywh(b), [0] * len(b)))
+        assert np.array_equal(boxes.iou(a.astype(np.float64), b.astype(np.float64)), theirs)
+
+
+@given(st.integers(0, 300), st.integers(0, 300), st.sampled_from([1, 7, 64, 1 << 15]), st.integers(0, 99))
+def test_blocks_of_any_size_give_the_same_matrix_and_its_best(n, m, block, seed):
+    rng = np.random.default_rng(seed)
+    a, b = made(rng, n), made(rng, m)
+    whole = boxes.iou(a, b)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(boxes, "BLOCK", block)
+        assert np.array_equal(boxes.iou(a, b), whole)
+        patch.setattr(boxes, "SORTED_FROM", 0 if n and m else 1)
+        patch.setattr(boxes, "ROWS", 1 + block % 50)
+        assert np.array_equal(boxes.iou(a, b), whole)
+        best = boxes.best(a, b)
+    assert np.array_equal(best.iou, whole.max(axis=1, initial=0))
+    expected = np.where(best.iou > 0, whole.argmax(axis=1) if m else -1, -1)
+    assert np.array_equal(best.which, expected)
+
+
+def made(rng: np.random.Generator, count: int) -> np.ndarray:
+    corners = rng.uniform(0, 90, (count, 2))
+    return np.hstack([corners, corners + rng.uniform(1, 30, corners.shape)]).astype(np.float32)
+
+
+@given(some_boxes(12), some_boxes(12), st.sampled_from([0.1, 0.3, 0.5, 0.75]))
+def test_matching_is_that_of_cocoeval(candidates, truths, threshold):
+    """Of one image and one class, candidates best first; COCOeval leaves boxes without area to us."""
+    candidates, truths = (side[(side[:, 2:] > side[:, :2]).all(axis=1)] for side in (candidates, truths))
+    matched = boxes.match(candidates.astype(np.float64), truths.astype(np.float64), threshold)
+    assert matched.tolist() == of_cocoeval(candidates, truths, threshold)
+
+
+def of_cocoeval(candidates: np.ndarray, truths: np.ndarray, threshold: float) -> list[int]:
+    if not len(candidates) or not len(truths):
+        return [-1] * len(candidates)
+    sides = []
+    for side in (truths, candidates):
+        rows = [
+            {"id": at + 1, "image_id": 1, "category_id": 1, "bbox": box.tolist(), "area": box[2] * box[3], "iscrowd": 0}
+            | {"score": 1 - at / 100}
+            for at, box in enumerate(xywh(side))
+        ]
+        with contextlib.redirect_stdout(io.StringIO()):
+            one = COCO()
+            one.dataset = {"images": [{"id": 1}], "categories": [{"id": 1}], "annotations": rows}
+            one.createIndex()
+        sides.append(one)
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluation = COCOeval(*sides, "bbox")
+        evaluation.params.iouThrs = np.array([threshold])
+        evaluation.evaluate()
+    return [int(match) - 1 for match in evaluation.evalImgs[0]["dtMatches"][0]]

@@ -19,7 +19,9 @@ from tests.conftest import Ran
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
-COMMAND = re.compile(r"alpipe (?:-C \S+ )?([a-z]+)(?: (ls|show|top|stats|gallery|up|status|down)\b)?([^`#\n|]*)")
+COMMAND = re.compile(
+    r"alpipe (?:-C \S+ )?([a-z]+)(?: (ls|show|top|stats|gallery|hard-negatives|up|status|down)\b)?([^`#\n|]*)"
+)
 
 
 def commands() -> list[tuple[str, ...]]:

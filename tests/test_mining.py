@@ -31,6 +31,10 @@ OPTIONS = MiningOptions()
 MANY = MiningOptions(ratio=1000, per_image=1000)
 
 
+def mine_new(*given) -> list[Negative]:
+    return mine(*given).new
+
+
 def example(key: str, labels, width: int = 100, height: int = 80, split: Split = Split.POOL) -> Example:
     return Example(Item(key, f"/images/{key}.png", width, height, split=split), labels)
 
@@ -55,7 +59,7 @@ def predicted(key: str, xyxy, scores, classes=None) -> BoxPrediction:
 
 
 def test_a_confident_box_on_nothing_is_a_hard_negative():
-    negatives = mine(
+    negatives = mine_new(
         Task.DETECT,
         [predicted("a", [[0, 0, 10, 10], [50, 50, 60, 70]], [0.9, 0.625], [0, 1])],
         truths(example("a", true_boxes((0, 0, 10, 10)))),
@@ -67,7 +71,7 @@ def test_a_confident_box_on_nothing_is_a_hard_negative():
 
 def test_a_box_of_the_wrong_class_on_an_object_is_none():
     found = predicted("a", [[0, 0, 10, 10]], [0.9], [1])
-    assert mine(Task.DETECT, [found], truths(example("a", true_boxes((0, 0, 10, 10)))), CLASSES, OPTIONS) == []
+    assert mine_new(Task.DETECT, [found], truths(example("a", true_boxes((0, 0, 10, 10)))), CLASSES, OPTIONS) == []
 
 
 @st.composite
@@ -102,7 +106,7 @@ def brute_force(predictions, given_truths, options) -> set[tuple[str, tuple[floa
 @given(scenes())
 def test_mined_boxes_are_those_of_the_rule_without_doubles(scene):
     predictions, given_truths = scene
-    negatives = mine(Task.DETECT, predictions, given_truths, CLASSES, MANY)
+    negatives = mine_new(Task.DETECT, predictions, given_truths, CLASSES, MANY)
     may = brute_force(predictions, given_truths, MANY)
     kept = {(negative.item_key, negative.box) for negative in negatives}
     assert kept <= may
@@ -122,21 +126,21 @@ def test_mined_boxes_are_those_of_the_rule_without_doubles(scene):
 def test_limits_hold_the_best_stay_and_the_order_of_predictions_has_no_influence(scene, per_image, ratio, seed):
     predictions, given_truths = scene
     options = MiningOptions(per_image=per_image, ratio=ratio)
-    negatives = mine(Task.DETECT, predictions, given_truths, CLASSES, options)
+    negatives = mine_new(Task.DETECT, predictions, given_truths, CLASSES, options)
     positives = sum(len(each.labels.names) for each in given_truths.values())
     assert len(negatives) <= ratio * max(1, positives)
     assert all(first.score >= second.score for first, second in pairwise(negatives))
     for key in given_truths:
         assert sum(negative.item_key == key for negative in negatives) <= per_image
-    everything = mine(Task.DETECT, predictions, given_truths, CLASSES, MANY)
+    everything = mine_new(Task.DETECT, predictions, given_truths, CLASSES, MANY)
     assert set(negatives) <= set(everything)
     shuffled = [predictions[at] for at in np.random.default_rng(seed).permutation(len(predictions))]
-    assert mine(Task.DETECT, iter(shuffled), given_truths, CLASSES, options) == negatives
+    assert mine_new(Task.DETECT, iter(shuffled), given_truths, CLASSES, options) == negatives
 
 
 def test_without_any_object_as_many_are_kept_as_for_one():
     found = predicted("a", [[n * 10, 0, n * 10 + 8, 8] for n in range(8)], np.linspace(0.9, 0.4, 8))
-    negatives = mine(Task.DETECT, [found], truths(example("a", Boxes.none())), CLASSES, OPTIONS)
+    negatives = mine_new(Task.DETECT, [found], truths(example("a", Boxes.none())), CLASSES, OPTIONS)
     assert [negative.box[0] for negative in negatives] == [0, 10, 20]
 
 
@@ -159,7 +163,7 @@ def drawn(*regions: tuple[int, int, int, int, int]) -> np.ndarray:
 
 def regions_mined(truth: np.ndarray, guess: np.ndarray, **options: float) -> list[Negative]:
     given_truths = truths(example("a", rle.from_class_map(truth, CLASSES)))
-    return mine(Task.SEGMENT, [map_of("a", guess)], given_truths, CLASSES, MiningOptions(**options))
+    return mine_new(Task.SEGMENT, [map_of("a", guess)], given_truths, CLASSES, MiningOptions(**options))
 
 
 def test_a_region_on_nothing_is_a_hard_negative_with_its_box_and_mean_probability():
@@ -200,7 +204,7 @@ def test_a_confident_wrong_class_is_a_negative_of_the_whole_image():
     given_truths = truths(*(example(key, ImageClass("cat")) for key in "abc"))
     probs = {"a": (0.1, 0.9), "b": (0.9, 0.1), "c": (0.45, 0.55)}
     predictions = [ClassPrediction(key, np.asarray(row, np.float32)) for key, row in probs.items()]
-    negatives = mine(Task.CLASSIFY, predictions, given_truths, CLASSES, MiningOptions(min_score=0.6))
+    negatives = mine_new(Task.CLASSIFY, predictions, given_truths, CLASSES, MiningOptions(min_score=0.6))
     assert [(n.item_key, n.box, n.name) for n in negatives] == [("a", (0, 0, 100, 80), "dog")]
 
 
@@ -210,16 +214,16 @@ def test_a_confident_wrong_class_is_a_negative_of_the_whole_image():
 def test_only_labelled_images_of_the_pool_are_mined():
     found = predicted("a", [[0, 0, 9, 9]], [0.9])
     with pytest.raises(DataError, match="item a has no labels"):
-        mine(Task.DETECT, [found], {}, CLASSES, OPTIONS)
+        mine_new(Task.DETECT, [found], {}, CLASSES, OPTIONS)
     held_out = truths(example("a", Boxes.none(), split=Split.HOLDOUT))
     with pytest.raises(DataError, match="item a is held out"):
-        mine(Task.DETECT, [found], held_out, CLASSES, OPTIONS)
+        mine_new(Task.DETECT, [found], held_out, CLASSES, OPTIONS)
 
 
 def test_labels_of_another_task_are_refused():
     found = predicted("a", [[0, 0, 9, 9]], [0.9])
     with pytest.raises(DataError, match="BoxPrediction and Masks do not fit the task detect"):
-        mine(Task.DETECT, [found], truths(example("a", Masks({}))), CLASSES, OPTIONS)
+        mine_new(Task.DETECT, [found], truths(example("a", Masks({}))), CLASSES, OPTIONS)
 
 
 @pytest.mark.parametrize("wrong", [{"min_score": 1.5}, {"ratio": 0}, {"per_image": 0}, {"max_iou": 0}, {"tau": 0.3}])

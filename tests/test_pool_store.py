@@ -8,17 +8,20 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from alpipe.errors import StoreError
 from alpipe.pool import schema
 from alpipe.pool.database import CHUNK
 from alpipe.pool.store import NewItem, PoolStore
 from alpipe.pool.tables import metadata
-from alpipe.types import ItemState, Negative, Refusal, Score, Split
+from alpipe.types import ItemState, Negative, NegativeState, Refusal, RegionAnswer, Score, Split
 
 
 @pytest.fixture
@@ -225,19 +228,105 @@ def test_a_round_mined_again_replaces_its_negatives(store: PoolStore) -> None:
     assert store.negatives.count(1) == 1
 
 
-def test_a_region_found_again_by_a_later_round_is_kept_once(store: PoolStore) -> None:
+def entries(store: PoolStore) -> dict[float, tuple[str, int, float]]:
+    """Of each entry of the bank by its left edge: state, round, newest score."""
+    return {e.negative.box[0]: (str(e.state), e.round, e.score) for e in store.negatives.entries()}
+
+
+def test_a_later_round_scores_anew_and_lets_go_what_became_easy(store: PoolStore) -> None:
     store.items.add(map(new, range(3)))
-    store.negatives.replace(1, "m1", [negative(0, 0), negative(0, 100), negative(1, 0), negative(2, 0, "dirt")])
-    store.negatives.replace(2, "m2", [negative(0, 1), negative(2, 0)])
-    kept = {(n.item_key, n.box[0], n.name) for n in store.negatives.all()}
-    first, second, third = key(0), key(1), key(2)
-    assert kept == {
-        (first, 1, "cell"),
-        (first, 100, "cell"),
-        (second, 0, "cell"),
-        (third, 0, "dirt"),
-        (third, 0, "cell"),
-    }
+    store.negatives.replace(1, "m1", [negative(0, 0), negative(0, 100)])
+    first, second = (entry.key for entry in store.negatives.entries())
+    store.negatives.replace(2, "m2", [negative(0, 200)], scores={first: 0.9, second: 0.1}, evicted=[second])
+    assert entries(store) == {0: ("hard", 1, 0.9), 100: ("easy", 1, 0.1), 200: ("hard", 2, 0.75)}
+    assert [one.box[0] for one in store.negatives.all()] == [0, 200]
+
+
+@settings(max_examples=15)
+@given(st.lists(st.integers(0, 5), max_size=4, unique=True), st.sets(st.integers(0, 5)), st.sets(st.integers(0, 5)))
+def test_a_round_mined_again_leaves_the_bank_as_if_mined_once(mined, evicted, first_evicted) -> None:
+    with TemporaryDirectory() as folder, PoolStore.open(f"sqlite:///{folder}/pool.db") as store:
+        store.items.add([new(0)])
+        store.negatives.replace(1, "m1", [negative(0, 50.0 * at) for at in range(6)])
+        keys = [entry.key for entry in store.negatives.entries()]
+        started = [entry.key for entry in store.negatives.before(2)]
+
+        def mine(gone: set[int]) -> None:
+            found = [negative(0, 1000 + 50.0 * at) for at in mined]
+            questions = {negative(0, 2000.0): "looks like one"}
+            scores = dict.fromkeys(keys, 0.5)
+            store.negatives.replace(2, "m2", found, questions=questions, scores=scores, evicted=[keys[n] for n in gone])
+
+        mine(evicted)
+        once = store.negatives.entries()
+        mine(first_evicted)
+        assert [entry.key for entry in store.negatives.before(2)] == started
+        mine(evicted)
+        assert store.negatives.entries() == once
+
+
+def test_a_question_is_not_trained_on_until_a_person_says_that_no_object_is_there(store: PoolStore) -> None:
+    store.items.add([new(0)])
+    store.negatives.replace(
+        1, "m", [], questions={negative(0, 0): "sure", negative(0, 50): "sure", negative(0, 90): ""}
+    )
+    assert store.negatives.all() == []
+    assert len(store.negatives.all(questions=True)) == 3
+    empty, full, open_ = store.negatives.questions()
+    assert (empty.item.key, empty.name, empty.reason) == (key(0), "cell", "sure")
+    said = [RegionAnswer(empty.key, False, "labelstudio:3"), RegionAnswer(full.key, True, "labelstudio:3")]
+    assert store.negatives.settle([*said, RegionAnswer("gone", True, "x")]) == (2, ("gone",))
+    assert [one.box for one in store.negatives.all()] == [empty.box]
+    assert store.negatives.questions() == [open_]
+    store.negatives.replace(1, "m", [], questions={Negative(key(0), empty.box, "cell", 0.75, 0.125): "sure"})
+    assert {e.key: (e.state, e.settled_by) for e in store.negatives.entries()} == {
+        empty.key: (NegativeState.CONFIRMED, "labelstudio:3"),
+        full.key: (NegativeState.OBJECT, "labelstudio:3"),
+    }  # what people said stays when the round is mined again
+    store.negatives.replace(2, "m2", [], scores={empty.key: 0.0}, evicted=[empty.key])
+    assert [one.box for one in store.negatives.all()] == [empty.box]
+
+
+def test_questions_that_the_newest_model_has_given_up_are_not_asked(store: PoolStore) -> None:
+    store.items.add([new(0)])
+    store.negatives.replace(1, "m", [], questions={negative(0, 0): "sure"})
+    (question,) = store.negatives.questions(0.3)
+    store.negatives.replace(2, "m2", [], scores={question.key: 0.1})
+    assert store.negatives.questions(0.3) == []
+    assert len(store.negatives.questions()) == 1
+
+
+OLD_BANK = (
+    "DROP TABLE negatives",
+    """CREATE TABLE negatives (
+        id INTEGER NOT NULL, round INTEGER NOT NULL, model TEXT NOT NULL, item_key VARCHAR(20) NOT NULL,
+        x1 FLOAT NOT NULL, y1 FLOAT NOT NULL, x2 FLOAT NOT NULL, y2 FLOAT NOT NULL, name TEXT NOT NULL,
+        score FLOAT NOT NULL, iou FLOAT NOT NULL, active BOOLEAN NOT NULL, CONSTRAINT pk_negatives PRIMARY KEY (id),
+        CONSTRAINT fk_negatives_item_key FOREIGN KEY(item_key) REFERENCES items (key)
+    )""",
+    "CREATE INDEX ix_negatives_item_key ON negatives (item_key)",
+    "CREATE INDEX ix_negatives_round ON negatives (round)",
+    "UPDATE alpipe_version SET version_num = '0003'",
+)
+"""The table as it was before the bank."""
+
+
+def test_a_bank_of_before_is_taken_over(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'old.db'}"
+    with PoolStore.open(url) as store:
+        store.items.add([new(0)])
+        with store.database.write() as connection:
+            for statement in OLD_BANK:
+                connection.exec_driver_sql(statement)
+            rows = [
+                (1, 3, "m", key(0), 0, 0, 9, 9, "cell", 0.5, 0, 1),
+                (2, 4, "m", key(0), 50, 0, 59, 9, "cell", 0.6, 0, 0),
+            ]
+            connection.exec_driver_sql(f"INSERT INTO negatives VALUES ({', '.join('?' * 12)})", rows)  # noqa: S608
+    with PoolStore.open(url) as store:
+        assert entries(store) == {0: ("hard", 3, 0.5), 50: ("stale", 4, 0.6)}
+        store.negatives.replace(5, "m", [negative(0, 0)])
+        assert len(store.negatives.all()) == 2
 
 
 def test_the_model_of_the_highest_round_is_the_latest(store: PoolStore) -> None:

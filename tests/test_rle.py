@@ -85,3 +85,22 @@ def test_wrong_masks_are_refused_by_name_and_size():
         rle.class_map(Masks({"cell": encoded}), CLASSES, 8, 9)
     with pytest.raises(DataError, match="value 4"):
         rle.from_class_map(np.asarray([[4]]), CLASSES)
+
+
+@given(st.integers(1, 12), st.integers(1, 12), st.integers(0, 4), st.integers(0, 4), st.integers(0, 999))
+def test_iou_of_masks_is_that_of_their_pixels(height, width, n, m, seed):
+    drawn = np.random.default_rng(seed).random((n + m, height, width)) < 0.4
+    a, b = drawn[:n], drawn[n:]
+    shared = (a[:, None] & b[None]).sum(axis=(2, 3))
+    union = (a[:, None] | b[None]).sum(axis=(2, 3))
+    expected = np.divide(shared, union, out=np.zeros((n, m)), where=union > 0)
+    found = rle.iou([rle.encode(mask) for mask in a], [rle.encode(mask) for mask in b])
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_masks_that_cannot_be_compared_are_refused():
+    encoded = rle.encode(np.ones((5, 6), np.uint8))
+    with pytest.raises(DataError, match="different sizes"):
+        rle.iou([encoded], [rle.encode(np.ones((6, 5), np.uint8))])
+    with pytest.raises(DataError, match="damaged"):
+        rle.iou([encoded], [encoded._replace(counts="5")])

@@ -9,7 +9,6 @@ import typer
 STEP_HELP = {
     "train": "Train on everything labelled so far, without waiting for open answers.",
     "evaluate": "Evaluate the latest model on the hold-out.",
-    "mine": "Mine hard negatives of the latest model on the labelled images.",
     "score": "Score the unlabelled pool with the latest model.",
     "select": "Choose the next batch.",
     "push": "Send the chosen images to the annotators.",
@@ -22,6 +21,7 @@ def register(app: typer.Typer) -> None:
     app.command()(run)
     for name, text in STEP_HELP.items():
         app.command(name, help=f"{text} (One step of `alpipe run`.)")(_step_command(name))
+    app.command()(mine)
     app.command()(serve)
 
 
@@ -65,6 +65,29 @@ def _step_command(name: str):  # type: ignore[no-untyped-def]  # typer reads the
             say(single(project, name, show))
 
     return command
+
+
+def mine(
+    context: typer.Context,
+    model: str | None = typer.Option(None, help="Name of a model, as `alpipe status` shows it; default: the round's."),
+    round_: int | None = typer.Option(
+        None, "--round", min=0, help="Round under which it is filed, in place of what it mined; default: the model's."
+    ),
+) -> None:
+    """Mine hard negatives on the labelled images of the pool. (Without options one step of `alpipe run`.)
+
+    Example: alpipe mine --model r003-1f2e3d4c   (may be repeated: the same model and labels give the same bank)
+    """
+    from alpipe.cli.display import progress, say
+    from alpipe.loop import single
+    from alpipe.project import Project
+    from alpipe.steps.mining import mine_again
+
+    with Project.open(context.obj) as project, progress() as show:
+        if model is None and round_ is None:
+            say(single(project, "mine", show))
+        else:
+            say(mine_again(project, round_, model, show))
 
 
 def serve(

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from alpipe.errors import DataError
+from alpipe.evaluation.false_alarms import alarm_curve
 from alpipe.evaluation.result import Metrics
 from alpipe.types import Boxes, BoxPrediction, Example, FloatArray
 
@@ -18,16 +19,18 @@ ALL_AREAS, HUNDRED_BOXES = 0, 2  # positions in COCOeval's results: of any size,
 
 
 def evaluate(pairs: Iterable[tuple[BoxPrediction, Example]], classes: Sequence[str]) -> Metrics:
-    """mAP at IoU 0.5, with ``mAP50-95``, ``recall`` at IoU 0.5, and ``AP50/class`` for each class in the truths.
+    """mAP at IoU 0.5, with ``mAP50-95``, ``recall`` at IoU 0.5, ``AP50/class`` for each class in the truths, and the
+    false alarms of ``false_alarms.AlarmCurve.figures``.
 
     As COCO does it: average precision is the mean of interpolated precision at 101 recalls, with at most 100 boxes an
     image and class; boxes on images without object count as false. Classes without a true box are left out of the
     means; without any true box every figure is 0. ``boxes`` is how many true ones there are.
     """
+    kept = list(pairs)
     images: list[dict[str, Any]] = []
     true: list[dict[str, Any]] = []
     found: list[dict[str, Any]] = []
-    for image, (prediction, example) in enumerate(pairs, 1):
+    for image, (prediction, example) in enumerate(kept, 1):
         if not isinstance(example.labels, Boxes):
             raise DataError(f"item {example.item.key} has {type(example.labels).__name__}, where the task needs boxes")
         images.append({"id": image})
@@ -46,6 +49,7 @@ def evaluate(pairs: Iterable[tuple[BoxPrediction, Example]], classes: Sequence[s
         "recall": float(recall[0, present].mean()),
         "boxes": float(len(true)),
     }
+    details |= alarm_curve(kept, classes).figures()
     details |= {f"AP50/{classes[index]}": float(by_class[index]) for index in present}
     return Metrics("mAP50", float(by_class[present].mean()), details, len(images))
 

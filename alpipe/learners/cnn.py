@@ -17,6 +17,7 @@ from alpipe.learners.training import learner
 from alpipe.learners.training.augment import Flip
 from alpipe.learners.training.data import Frame
 from alpipe.learners.training.learner import Setting, TrainedLearner, TrainedModel
+from alpipe.learners.training.negatives import MORE_OFTEN, is_hard
 from alpipe.learners.training.options import Auto, TrainingOptions, long_side, steps_for
 from alpipe.protocols import LearnerContext
 from alpipe.types import ClassPrediction, Example, Item, Negative, Task
@@ -51,6 +52,9 @@ class Options(TrainingOptions):
     hidden: tuple[Width, ...] = Field((128,), max_length=4, description="Neurons of each hidden fully connected layer.")
     dropout: float = Field(0.2, ge=0, lt=1, description="Share of the last layer's inputs that a step leaves out.")
     label_smoothing: float = Field(0.05, ge=0, lt=1, description="Share of the truth spread over all classes.")
+    hard_often: float = Field(
+        MORE_OFTEN, ge=1, le=100, description="How much more often images are drawn that were taken for another class."
+    )
     flip: Flip = Field(
         Flip.NONE,
         description="Mirror images that are as good as the original: none (digits, letters, classes of left and"
@@ -73,9 +77,7 @@ class Options(TrainingOptions):
 
 @final
 class Classifier:
-    """What the classifier has that other learners have not. Hard negatives are regions and say nothing of whole images:
-    they are taken and not used.
-    """
+    """What the classifier has that other learners have not."""
 
     name, format, task, options, batch_size = "cnn", 2, Task.CLASSIFY, Options, 16
 
@@ -101,7 +103,7 @@ class Classifier:
         setting: Setting[Options],
         train: Sequence[Example],
         validation: Sequence[Example],
-        negatives: Sequence[Negative],  # noqa: ARG002 - the protocol's
+        negatives: Sequence[Negative],
         batch_size: int,
         device: torch.device,
     ) -> ClassObjective:
@@ -114,6 +116,8 @@ class Classifier:
             size,
             options.label_smoothing,
             device,
+            is_hard([example.item for example in train], negatives),
+            options.hard_often,
         )
 
     def predict(

@@ -25,6 +25,7 @@ from alpipe.learners.nets.pyramid import MULTIPLE, STRIDES, PyramidDetector
 from alpipe.learners.training import learner
 from alpipe.learners.training.data import Frame
 from alpipe.learners.training.learner import Setting, TrainedLearner, TrainedModel
+from alpipe.learners.training.negatives import EMPTY_SHARE, EmptyShare
 from alpipe.learners.training.options import Auto, TrainingOptions, steps_for
 from alpipe.protocols import LearnerContext
 from alpipe.types import Boxes, BoxPrediction, Example, Item, Negative, Task
@@ -70,6 +71,7 @@ class Options(TrainingOptions):
         " place with one. 0: from all of them.",
     )
     negative_weight: float = Field(3.0, ge=1, le=100, description="Weight of the class loss within hard negatives.")
+    empty_share: EmptyShare = Field("auto", description=EMPTY_SHARE)
     min_score: float = Field(0.05, ge=0, lt=1, description="Boxes below this score are not reported.")
     max_boxes: int = Field(300, ge=1, le=10_000, description="Most boxes of an image, best first.")
     overlap: float = Field(0.6, gt=0, le=1, description="IoU over which the weaker of two boxes of a class falls.")
@@ -111,7 +113,7 @@ class Detector:
             gather(validation, (), classes, size),
             options.augmentation(),
             batch_size,
-            Weighting(options.negative_weight, options.hard_negatives, options.rare_share),
+            Weighting(options.negative_weight, options.hard_negatives, options.rare_share, options.empty_share),
             STRIDES[STRIDES.index(options.finest) :],
             device,
         )

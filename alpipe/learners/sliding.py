@@ -27,6 +27,7 @@ from alpipe.learners.nets.dropout import sample_last
 from alpipe.learners.training import learner
 from alpipe.learners.training.data import Frame
 from alpipe.learners.training.learner import Setting, TrainedLearner, TrainedModel
+from alpipe.learners.training.negatives import EMPTY_SHARE, EmptyShare
 from alpipe.learners.training.options import Auto, TrainingOptions, long_side, steps_for
 from alpipe.protocols import LearnerContext
 from alpipe.types import Boxes, BoxPrediction, Example, FloatArray, Item, Negative, Task
@@ -64,6 +65,7 @@ class Options(TrainingOptions):
     hidden: tuple[Width, ...] = Field((96,), max_length=4, description="Neurons of each hidden fully connected layer.")
     positive_iou: float = Field(0.5, gt=0, le=1, description="Overlap with a box from which a region is of its class.")
     hard_share: float = Field(0.25, ge=0, le=1, description="Share of hard negatives in the regions of their images.")
+    empty_share: EmptyShare = Field("auto", description=EMPTY_SHARE)
     rotate: float = Field(0.0, ge=0, le=180, description="Training images are turned by up to so many degrees.")
     min_score: float = Field(0.05, ge=0, lt=1, description="Boxes below this score are not reported.")
     max_boxes: int = Field(100, ge=1, le=10_000, description="Most boxes of an image, best first.")
@@ -127,6 +129,7 @@ class SlidingWindows:
             batch_size,
             options.window,
             device,
+            options.empty_share,
         )
 
     def choose(

@@ -20,6 +20,7 @@ from alpipe.learners.training import learner
 from alpipe.learners.training.augment import Augmenter
 from alpipe.learners.training.data import Frame, canvas_size
 from alpipe.learners.training.learner import Setting, TrainedLearner, TrainedModel
+from alpipe.learners.training.negatives import EMPTY_SHARE, EmptyShare
 from alpipe.learners.training.options import TrainingOptions, long_side, steps_for
 from alpipe.learners.training.tiling import Tiling
 from alpipe.protocols import LearnerContext
@@ -72,7 +73,8 @@ class Options(TrainingOptions):
     members: bool = Field(
         True, description="Whether a pool scan adds its heads as an ensemble; with samples, those stand in their place."
     )
-    negative_weight: float = Field(3.0, ge=1, le=100, description="Weight of the loss within hard negatives.")
+    negative_weight: float = Field(3.0, ge=1, le=100, description="Weight of the background in hard negatives.")
+    empty_share: EmptyShare = Field("auto", description=EMPTY_SHARE)
     repeat_below: float = Field(
         0.25,
         ge=0,
@@ -170,7 +172,7 @@ class UNetPlusPlus:
         canvas = (min(height, options.crop_size), min(width, options.crop_size))
         reach = reach_of(canvas, options.scale, options.rotate)
         return MapObjective(
-            PartSampler(labelled, len(setting.classes), reach, options.repeat_below),
+            PartSampler(labelled, len(setting.classes), reach, options.repeat_below, options.empty_share),
             Augmenter(options.augmentation(), canvas),
             gather(validation, (), setting.classes, setting.image_size),
             options.crop_size,

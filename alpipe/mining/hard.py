@@ -1,48 +1,55 @@
 """Hard negatives: what a model takes for an object on labelled images although none is there.
 
-The plain form. Detection as R-CNN mines (Girshick et al. 2014: a region that overlaps every true box by less than 0.3
-is a negative), doubles removed at IoU 0.7 as in OHEM (Shrivastava et al. 2016), at most three negatives to one positive
-as in SSD (Liu et al. 2016). It trusts the labels to be exhaustive: an object that nobody marked looks like a mistake.
+As R-CNN mines (Girshick et al. 2014: a region that overlaps every true box by less than 0.3 is a negative), doubles
+removed at IoU 0.7 as in OHEM (Shrivastava et al. 2016), at most three negatives to one positive as in SSD (Liu et al.
+2016). The bank that earlier rounds filled is looked at with each new model: what it no longer falls for is let go, as
+in the bootstrapping of Felzenszwalb et al. (2010, section 4.3), and what is there already is not found anew.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
-import numpy.typing as npt
-from pydantic import Field
 
 from alpipe import boxes, rle
 from alpipe.errors import DataError
-from alpipe.labels import predicted_class_map
-from alpipe.protocols import PluginOptions
+from alpipe.mining.findings import Findings, findings
+from alpipe.mining.options import MiningOptions
 from alpipe.types import (
+    BankEntry,
     Boxes,
-    BoxPrediction,
-    ClassPrediction,
     Example,
+    FloatArray,
     ImageClass,
-    MapPrediction,
     Masks,
     Negative,
+    NegativeState,
     Prediction,
     Split,
     Task,
 )
 
+__all__ = ["Mined", "MiningOptions", "mine", "still_negative"]
 
-class MiningOptions(PluginOptions):
-    """What counts as a hard negative, and how many are kept."""
+SAME_REGION = 0.5
+"""IoU from which two regions are the same one."""
 
-    min_score: float = Field(0.3, ge=0, le=1, description="Confidence from which a mistake counts as hard.")
-    max_iou: float = Field(0.3, gt=0, le=1, description="It overlaps every true object by less than this.")
-    nms_iou: float = Field(0.7, gt=0, le=1, description="Of boxes that overlap by more only the best is kept.")
-    min_area: int = Field(16, ge=1, description="Smallest region of a predicted mask, in pixels.")
-    per_image: int = Field(10, ge=1, description="At most so many in one image.")
-    ratio: float = Field(3.0, gt=0, description="At most so many in all for each true object.")
+
+@dataclass(frozen=True, slots=True)
+class Mined:
+    """``new`` hard negatives, best score first; ``scores`` of the bank's entries by key, 0 where nothing of their class
+    is found there; ``still_hard`` the keys of those that the model falls for; ``evicted`` of those that are let
+    go, having been easy for long enough, or for harder ones.
+    """
+
+    new: list[Negative]
+    scores: dict[str, float]
+    still_hard: list[str]
+    evicted: list[str]
 
 
 def mine(
@@ -51,106 +58,140 @@ def mine(
     truths: Mapping[str, Example],
     classes: Sequence[str],
     options: MiningOptions,
-) -> list[Negative]:
-    """The hard negatives in predictions on labelled images, best score first.
+    bank: Sequence[BankEntry] = (),
+    round_: int = 0,
+) -> Mined:
+    """The hard negatives in predictions on labelled images, and what becomes of those in the bank in this round.
 
     detect: boxes of at least ``min_score`` whose IoU with each true box, of whatever class, is below ``max_iou``.
     segment: connected regions of a predicted class, by their mean probability, of which less than ``max_iou`` lies on
     true objects of any class (so a part of an object is none). classify: the whole image where the most probable class
-    is wrong. In all at most ``ratio`` times the true objects in ``truths`` (boxes, connected regions, images), or times
-    1 where there are none. The order of the predictions has no influence.
+    is wrong. Regions of the bank are not found again, those that a person was asked about whatever the class.
+
+    The hardest of new and old are kept, ``per_image`` in an image, ``per_class`` of a class, and in all ``ratio`` times
+    the true objects in ``truths`` (boxes, connected regions, images), or times 1 where there are none; what a person
+    confirmed stays in any case. The order of the predictions has no influence.
 
     Raises DataError for a prediction on an item without truth or of the hold-out, which is never trained on, and for
     labels or predictions that do not fit the task.
     """
-    found: list[Negative] = []
+    by_item: dict[str, list[BankEntry]] = {}
+    for entry in bank:
+        by_item.setdefault(entry.negative.item_key, []).append(entry)
+    new: list[Negative] = []
+    scores: dict[str, float] = {}
     for prediction in predictions:
-        example = truths.get(prediction.item_key)
-        if example is None:
-            raise DataError(
-                f"item {prediction.item_key} has no labels: hard negatives are mined on labelled images only"
-            )
-        if example.item.split is Split.HOLDOUT:
-            raise DataError(f"item {prediction.item_key} is held out: nothing that is trained on may come from it")
-        inside = sorted(_in_image(task, prediction, example, classes, options), key=_rank)
-        found += inside[: options.per_image]
+        found = findings(task, prediction, _truth(prediction, truths), classes, options.min_area)
+        known = by_item.get(prediction.item_key, [])
+        scores |= {entry.key: _score(entry.negative, found, classes) for entry in known}
+        new += _candidates(prediction.item_key, found, known, classes, options)
     positives = sum(_objects(example) for example in truths.values())
-    return sorted(found, key=_rank)[: int(options.ratio * max(1, positives))]
+    still_hard = [key for key, score in scores.items() if score >= options.min_score]
+    last = {entry.key: entry.hard_round for entry in bank} | dict.fromkeys(still_hard, round_)
+    old = [entry for entry in bank if entry.state in (NegativeState.HARD, NegativeState.CONFIRMED)]
+    stay = [
+        (entry, scores.get(entry.key, entry.score))
+        for entry in old
+        if entry.state is NegativeState.CONFIRMED or round_ - last[entry.key] < options.patience
+    ]
+    kept_new, kept_old = _hardest(new, stay, options, positives)
+    return Mined(kept_new, scores, still_hard, [entry.key for entry in old if entry.key not in kept_old])
 
 
-def _rank(negative: Negative) -> tuple[float, str, tuple[float, ...], str]:
-    return -negative.score, negative.item_key, negative.box, negative.name
+def still_negative(
+    negatives: Iterable[Negative], examples: Iterable[Example], options: MiningOptions
+) -> list[Negative]:
+    """Those on images that are in ``examples`` and that no object of their labels, as they are now, contradicts."""
+    truths = {example.item.key: example.labels for example in examples}
+    kept = []
+    for negative in negatives:
+        labels = truths.get(negative.item_key)
+        box = np.array([negative.box], np.float32)
+        match labels:
+            case Boxes(xyxy=xyxy):
+                contradicted = bool(boxes.best(box, xyxy).iou[0] >= options.max_iou)
+            case Masks(by_name=by_name):
+                x1, y1, x2, y2 = box[0].round().astype(int).tolist()
+                inside = [rle.decode(mask)[y1:y2, x1:x2] for mask in by_name.values()]
+                contradicted = bool(inside) and float(np.maximum.reduce(inside).mean()) >= options.max_iou
+            case ImageClass(name=name):
+                contradicted = name == negative.name
+            case None:
+                contradicted = True
+        if not contradicted:
+            kept.append(negative)
+    return kept
 
 
-def _in_image(
-    task: Task, prediction: Prediction, example: Example, classes: Sequence[str], options: MiningOptions
+def _truth(prediction: Prediction, truths: Mapping[str, Example]) -> Example:
+    example = truths.get(prediction.item_key)
+    if example is None:
+        raise DataError(f"item {prediction.item_key} has no labels: hard negatives are mined on labelled images only")
+    if example.item.split is Split.HOLDOUT:
+        raise DataError(f"item {prediction.item_key} is held out: nothing that is trained on may come from it")
+    return example
+
+
+def _score(negative: Negative, found: Findings, classes: Sequence[str]) -> float:
+    """The best score of what is found of the negative's class in its region."""
+    if not len(found.scores):
+        return 0.0
+    same = np.array([classes[index] == negative.name for index in found.class_index])
+    near = boxes.iou(_box(negative), found.xyxy)[0] >= SAME_REGION
+    return float(found.scores[same & near].max(initial=0))
+
+
+def _candidates(
+    key: str, found: Findings, known: Sequence[BankEntry], classes: Sequence[str], options: MiningOptions
 ) -> Iterator[Negative]:
-    match task, prediction, example.labels:
-        case Task.DETECT, BoxPrediction(), Boxes() as labels:
-            return _false_boxes(prediction, labels, classes, options)
-        case Task.SEGMENT, MapPrediction(), Masks() as labels:
-            return _false_regions(prediction, labels, classes, options)
-        case Task.CLASSIFY, ClassPrediction(), ImageClass() as labels:
-            return _wrong_class(prediction, labels, example, classes, options)
-    raise DataError(
-        f"item {prediction.item_key}: {type(prediction).__name__} and {type(example.labels).__name__} do not fit the"
-        f" task {task}"
-    )
+    hard = np.flatnonzero((found.scores >= options.min_score) & (found.covered < options.max_iou))
+    for kept in boxes.suppress(found.xyxy[hard], found.scores[hard], options.nms_iou):
+        at = hard[kept]
+        x1, y1, x2, y2 = found.xyxy[at].tolist()
+        name = classes[int(found.class_index[at])]
+        negative = Negative(key, (x1, y1, x2, y2), name, float(found.scores[at]), float(found.iou[at]))
+        if not any(_is_known(negative, entry) for entry in known):
+            yield negative
 
 
-def _false_boxes(
-    prediction: BoxPrediction, labels: Boxes, classes: Sequence[str], options: MiningOptions
-) -> Iterator[Negative]:
-    best_iou = boxes.iou(prediction.xyxy, labels.xyxy).max(axis=1, initial=0)
-    hard = (prediction.scores >= options.min_score) & (best_iou < options.max_iou) & (boxes.areas(prediction.xyxy) > 0)
-    candidates = np.flatnonzero(hard)
-    for kept in boxes.suppress(prediction.xyxy[candidates], prediction.scores[candidates], options.nms_iou):
-        at = candidates[kept]
-        x1, y1, x2, y2 = prediction.xyxy[at].tolist()
-        name = classes[int(prediction.class_index[at])]
-        yield Negative(prediction.item_key, (x1, y1, x2, y2), name, float(prediction.scores[at]), float(best_iou[at]))
+def _is_known(negative: Negative, entry: BankEntry) -> bool:
+    if entry.negative.name != negative.name and entry.state is NegativeState.HARD:
+        return False
+    return bool(boxes.iou(_box(negative), _box(entry.negative))[0, 0] >= SAME_REGION)
 
 
-def _false_regions(
-    prediction: MapPrediction, labels: Masks, classes: Sequence[str], options: MiningOptions
-) -> Iterator[Negative]:
-    width, height = prediction.size
-    predicted = predicted_class_map(prediction)
-    truth = rle.class_map(labels, classes, height, width) > 0
-    _, true_regions, true_stats, _ = cv2.connectedComponentsWithStats(truth.astype(np.uint8))
-    for value in np.unique(predicted[predicted > 0]).tolist():
-        count, regions, stats, _ = cv2.connectedComponentsWithStats((predicted == value).astype(np.uint8))
-        channel = prediction.probs[value].astype(np.float32)
-        probs = cv2.resize(channel, (width, height), interpolation=cv2.INTER_LINEAR)
-        for region in range(1, count):
-            x, y, w, h, area = stats[region].tolist()
-            if area < options.min_area:
-                continue
-            window = np.s_[y : y + h, x : x + w]
-            inside = regions[window] == region
-            score = min(1.0, float(probs[window][inside].mean()))
-            covered = true_regions[window][inside]
-            if score < options.min_score or np.count_nonzero(covered) / area >= options.max_iou:
-                continue
-            iou = _best_iou(covered, area, true_stats[:, cv2.CC_STAT_AREA])
-            box = (float(x), float(y), float(x + w), float(y + h))
-            yield Negative(prediction.item_key, box, classes[value - 1], score, iou)
+def _hardest(
+    new: Sequence[Negative], old: Sequence[tuple[BankEntry, float]], options: MiningOptions, positives: int
+) -> tuple[list[Negative], set[str]]:
+    """New ones and keys of old ones that stay: confirmed ones, then by score as long as there is room."""
+    ranked = [
+        (entry.state is not NegativeState.CONFIRMED, _rank(entry.negative, score), entry.negative, entry.key)
+        for entry, score in old
+    ]
+    ranked += [(True, _rank(negative, negative.score), negative, "") for negative in new]
+    in_image, of_class = Counter[str](), Counter[str]()
+    most = int(options.ratio * max(1, positives))
+    kept_new: list[Negative] = []
+    kept_old: set[str] = set()
+    for may_fall, _, negative, key in sorted(ranked, key=lambda one: (one[0], one[1], one[3])):
+        full = in_image.total() >= most or in_image[negative.item_key] >= options.per_image
+        if may_fall and (full or of_class[negative.name] >= options.per_class):
+            continue
+        in_image[negative.item_key] += 1
+        of_class[negative.name] += 1
+        if key:
+            kept_old.add(key)
+        else:
+            kept_new.append(negative)
+    return kept_new, kept_old
 
 
-def _best_iou(covered: npt.NDArray[Any], area: int, true_areas: npt.NDArray[Any]) -> float:
-    """Of a region with any true region, from the numbers of the true regions under its pixels (0 is none)."""
-    shared = np.bincount(covered, minlength=len(true_areas))[1:]
-    return float((shared / (area + true_areas[1:] - shared)).max(initial=0))
+def _rank(negative: Negative, score: float) -> tuple[float, str, tuple[float, ...], str]:
+    return -score, negative.item_key, negative.box, negative.name
 
 
-def _wrong_class(
-    prediction: ClassPrediction, labels: ImageClass, example: Example, classes: Sequence[str], options: MiningOptions
-) -> Iterator[Negative]:
-    best = int(np.argmax(prediction.probs))
-    score = float(prediction.probs[best])
-    if classes[best] != labels.name and score >= options.min_score:
-        box = (0.0, 0.0, float(example.item.width), float(example.item.height))
-        yield Negative(prediction.item_key, box, classes[best], score, 0.0)
+def _box(negative: Negative) -> FloatArray:
+    return np.array([negative.box], np.float32)
 
 
 def _objects(example: Example) -> int:

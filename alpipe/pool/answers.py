@@ -17,7 +17,7 @@ from alpipe.pool.database import Database, chunks, put
 from alpipe.pool.items import ITEM_COLUMNS, ItemList, to_item
 from alpipe.pool.states import AGREEMENT, DISPUTED, IMPORT, current_answers, kind_of, restate
 from alpipe.pool.tables import answers, items, negatives, tasks, truth
-from alpipe.types import Annotation, AnswerState, Example, ItemState, Labels, Receipt, Refusal, Split
+from alpipe.types import Annotation, AnswerState, Example, ItemState, Labels, NegativeState, Receipt, Refusal, Split
 
 Identity: TypeAlias = tuple[str, str]  # kind of annotator, external id
 
@@ -347,7 +347,9 @@ def _follow(connection: Connection, before: Mapping[str, tuple[int, int] | None]
     restate(connection, before)
     after = _current(connection, set(before))
     for chunk in chunks(key for key in before if before[key] != after[key]):
-        connection.execute(update(negatives).where(negatives.c.item_key.in_(chunk)).values(active=False))
+        measured = negatives.c.state.in_([NegativeState.HARD.value, NegativeState.QUESTION.value])
+        change = update(negatives).where(negatives.c.item_key.in_(chunk), measured)
+        connection.execute(change.values(state=NegativeState.STALE.value))
 
 
 def _unknown_item(answer: Annotation) -> Refusal:

@@ -1,4 +1,4 @@
-"""What models made of the pool: scores, hard negatives, the models themselves; and named values such as watermarks."""
+"""What models made of the pool: scores, and the models themselves; and named values such as watermarks."""
 
 from __future__ import annotations
 
@@ -9,17 +9,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
-from sqlalchemy import Connection, Row, and_, delete, func, insert, select, update
+from sqlalchemy import and_, select
 
-from alpipe import boxes
 from alpipe.errors import StoreError
 from alpipe.pool.database import Database, chunks, put
 from alpipe.pool.items import ITEM_COLUMNS, ItemList, States, to_item, values_of
-from alpipe.pool.tables import fingerprints, items, meta, models, negatives, scores
-from alpipe.types import FloatArray, ItemState, Negative, Score, Split
-
-SAME_REGION = 0.5
-"""IoU from which a newly mined negative stands for an older one of its class, which is then retired."""
+from alpipe.pool.tables import fingerprints, items, meta, models, scores
+from alpipe.types import FloatArray, ItemState, Score, Split
 
 
 class Scores:
@@ -121,36 +117,6 @@ class Fingerprints:
         return found
 
 
-class Negatives:
-    """The bank of hard negatives. One is active until its item's labels change or a newer round finds its region."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
-    def replace(self, round_: int, model: str, mined: Iterable[Negative]) -> None:
-        """Files what a round mined in place of what it mined before; older ones of the same regions are retired."""
-        found = [*mined]
-        with self._database.write() as connection:
-            connection.execute(delete(negatives).where(negatives.c.round == round_))
-            for chunk in chunks({negative.item_key for negative in found}):
-                meant = set(chunk)
-                _retire_overlapped(connection, [negative for negative in found if negative.item_key in meant])
-            for rows in chunks(_negative_row(round_, model, negative) for negative in found):
-                connection.execute(insert(negatives), rows)
-
-    def all(self) -> list[Negative]:
-        """The active ones of every round, those of an item together."""
-        query = select(negatives).where(negatives.c.active.is_(True)).order_by(negatives.c.item_key, negatives.c.id)
-        with self._database.read() as connection:
-            return [_to_negative(row) for row in connection.execute(query)]
-
-    def count(self, round_: int) -> int:
-        """How many the round mined."""
-        with self._database.read() as connection:
-            counted = select(func.count()).select_from(negatives).where(negatives.c.round == round_)
-            return connection.scalar(counted) or 0
-
-
 @dataclass(frozen=True, slots=True)
 class ModelRow:
     """A model that was trained: where its files lie, the hash of them, and the hash of the data it learnt from."""
@@ -227,47 +193,3 @@ class Meta:
 def _signed(value: int) -> int:
     """The same 64 bits as the database holds them."""
     return int(np.uint64(value).astype(np.int64))
-
-
-def _retire_overlapped(connection: Connection, mined: list[Negative]) -> None:
-    by_place: dict[tuple[str, str], list[Negative]] = {}
-    for negative in mined:
-        by_place.setdefault((negative.item_key, negative.name), []).append(negative)
-    query = select(negatives).where(
-        negatives.c.active.is_(True), negatives.c.item_key.in_({negative.item_key for negative in mined})
-    )
-    old: dict[tuple[str, str], list[Row[Any]]] = {}
-    for row in connection.execute(query):
-        old.setdefault((row.item_key, row.name), []).append(row)
-    retired = []
-    for place, rows in old.items():
-        if place in by_place:
-            overlap = boxes.iou(_xyxy([_to_negative(row) for row in rows]), _xyxy(by_place[place])).max(axis=1)
-            retired += [row.id for row, iou in zip(rows, overlap, strict=True) if iou >= SAME_REGION]
-    for chunk in chunks(retired):
-        connection.execute(update(negatives).where(negatives.c.id.in_(chunk)).values(active=False))
-
-
-def _xyxy(found: list[Negative]) -> FloatArray:
-    return np.asarray([negative.box for negative in found], np.float32)
-
-
-def _negative_row(round_: int, model: str, negative: Negative) -> dict[str, Any]:
-    x1, y1, x2, y2 = map(float, negative.box)
-    return {
-        "round": round_,
-        "model": model,
-        "item_key": negative.item_key,
-        "x1": x1,
-        "y1": y1,
-        "x2": x2,
-        "y2": y2,
-        "name": negative.name,
-        "score": float(negative.score),
-        "iou": float(negative.iou),
-        "active": True,
-    }
-
-
-def _to_negative(row: Row[Any]) -> Negative:
-    return Negative(row.item_key, (row.x1, row.y1, row.x2, row.y2), row.name, row.score, row.iou)

@@ -7,9 +7,10 @@ from typing import Self
 
 from alpipe.pool.agreement import Rule
 from alpipe.pool.answers import Annotations, TaskRow, Tasks, Truth, Upserted
+from alpipe.pool.bank import Negatives
 from alpipe.pool.database import Database
 from alpipe.pool.items import Details, Items, NewItem
-from alpipe.pool.knowledge import Fingerprints, Meta, ModelRow, Models, Negatives, Scores
+from alpipe.pool.knowledge import Fingerprints, Meta, ModelRow, Models, Scores
 from alpipe.pool.rounds import Round, Rounds
 from alpipe.pool.schema import bring_up_to_date
 from alpipe.pool.states import AGREEMENT

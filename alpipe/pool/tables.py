@@ -153,7 +153,14 @@ negatives = Table(
     Column("name", Text, nullable=False),
     Column("score", Float, nullable=False),
     Column("iou", Float, nullable=False),
-    Column("active", Boolean, nullable=False),  # until the labels that it was measured against change
+    Column("key", String(KEY_LENGTH), nullable=False, unique=True),
+    Column("state", String(16), nullable=False),
+    Column("last_score", Float, nullable=False),  # by the model of last_round
+    Column("last_round", Integer, nullable=False),
+    Column("hard_round", Integer, nullable=False),  # the last one whose model fell for it
+    Column("left_round", Integer),  # in which it became easy
+    Column("reason", Text),  # why it is a question
+    Column("settled_by", Text),
 )
 
 models = Table(

@@ -108,6 +108,16 @@ def thumbnail(
 
 def crop(image: ByteArray, box: Sequence[float], name: str, score: float, classes: Sequence[str]) -> Thumbnail:
     """A region of the image, xyxy in its pixels, with as much again around it, enlarged where it is small."""
+    small, inside = cut_out(image, box, CROP_SIDE)
+    marks = _marks(inside[None], (name,), classes, (score,))
+    marks = tuple(replace(mark, tag=False) for mark in marks)  # no room for it
+    return Thumbnail(_jpeg_uri(small), small.shape[1], small.shape[0], marks)
+
+
+def cut_out(image: ByteArray, box: Sequence[float], side: int) -> tuple[ByteArray, FloatArray]:
+    """The region of a box, xyxy in pixels of the (H, W, 3) image, with as much again around it, its longer side scaled
+    to ``side`` pixels; and the box (4,) in its pixels.
+    """
     height, width = image.shape[:2]
     x1, y1, x2, y2 = box
     reach = max(x2 - x1, y2 - y1, 16)
@@ -116,11 +126,9 @@ def crop(image: ByteArray, box: Sequence[float], name: str, score: float, classe
     right, bottom = int(min(width, middle_x + reach + 1)), int(min(height, middle_y + reach + 1))
     left, top = min(left, width - 1), min(top, height - 1)
     part = image[top : max(bottom, top + 1), left : max(right, left + 1)]
-    scale = CROP_SIDE / max(part.shape[:2])
-    small = _resize(part, scale)
-    inside = (np.array([box], np.float32) - np.array([left, top, left, top], np.float32)) * np.float32(scale)
-    marks = tuple(replace(mark, tag=False) for mark in _marks(inside, (name,), classes, (score,)))  # no room for it
-    return Thumbnail(_jpeg_uri(small), small.shape[1], small.shape[0], marks)
+    scale = side / max(part.shape[:2])
+    inside = (np.array(box, np.float32) - np.array([left, top, left, top], np.float32)) * np.float32(scale)
+    return _resize(part, scale), inside
 
 
 def overlay(image: ByteArray, masks: Masks, classes: Sequence[str]) -> ByteArray:

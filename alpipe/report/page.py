@@ -31,6 +31,9 @@ class RoundRow:
     empty: int = 0
     skipped: int = 0
     mined: int = 0
+    evicted: int = 0
+    questions: int = 0
+    bank: int = 0
     timings: Mapping[str, float] = field(default_factory=dict)
     model: str | None = None
     model_hash: str | None = None

@@ -1,4 +1,4 @@
-"""The steps around a model: train it, evaluate it on the hold-out, mine its hard negatives."""
+"""The steps around a model: train it, evaluate it on the hold-out."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TypeVar
 
 from alpipe import labels
-from alpipe.pool.store import Round
+from alpipe.pool.store import ModelRow, Round
 from alpipe.project import Project, mining_options
 from alpipe.protocols import ProgressCallback
 from alpipe.steps import autoencoding
 from alpipe.steps.folders import hash_folder, save_whole
 from alpipe.steps.outcome import Done, Outcome
-from alpipe.types import Example, Progress, Split
+from alpipe.types import Example, Negative, Progress, Split
 
 T = TypeVar("T")
 
@@ -24,28 +24,28 @@ T = TypeVar("T")
 def train(project: Project, round_: Round, progress: ProgressCallback) -> Outcome:
     """Trains on everything labelled so far, from the same first weights each round.
 
-    The model's name holds the hash of what it was trained on. A model of that name that is there already is not
-    trained again: nothing new was learnt, or a run was killed after the training.
+    The model's name holds the hash of what it was trained on, the bank of hard negatives included. A model of that name
+    that is there already is not trained again: nothing new was learnt, or a run was killed after the training.
     """
     examples = project.store.annotations.examples(Split.POOL)
     if not examples:
         return Done("nothing is labelled yet: no model")
-    negatives = project.store.negatives.all() if project.config.mining is not False else []
+    negatives = _negatives(project, examples)
     encoder = autoencoding.pretrained_encoder(project, progress)
-    data_hash = hash_of(project, examples, encoder)
+    data_hash, bank_hash = hash_of(project, examples, encoder), hash_of_negatives(negatives)
     previous = project.store.models.latest()
     ids = project.store.annotations.ids([example.item.key for example in examples])
     project.store.rounds.record_items(round_.number, "train", ids)
-    if previous is not None and previous.data_hash == data_hash and (project.models / previous.name).is_dir():
+    if previous is not None and _learnt(previous, data_hash, bank_hash) and (project.models / previous.name).is_dir():
         facts = {
             "model": previous.name,
             "model_hash": previous.sha256,
             "data_hash": data_hash,
             "labelled": len(examples),
         }
-        return Done(f"no new label since model {previous.name}", facts)
+        return Done(f"no new label and no new hard negative since model {previous.name}", facts)
 
-    name = f"r{round_.number:03d}-{data_hash[:8]}"
+    name = f"r{round_.number:03d}-{hashlib.sha256((data_hash + bank_hash).encode()).hexdigest()[:8]}"
     folder = project.models / name
     if not folder.is_dir():
         kept, validation = split_validation(examples, project.config.validation_share, project.config.seed)
@@ -73,10 +73,12 @@ def train(project: Project, round_: Round, progress: ProgressCallback) -> Outcom
             "options": project.config.learner.options,
             "classes": list(project.classes),
             "negatives": len(negatives),
+            "bank": bank_hash,
         },
     )
     facts = {"model": name, "model_hash": digest, "data_hash": data_hash, "labelled": len(examples)}
-    return Done(f"model {name} from {len(examples)} labelled images", facts)
+    beside = f" and {len(negatives)} hard negatives" if negatives else ""
+    return Done(f"model {name} from {len(examples)} labelled images{beside}", facts)
 
 
 def evaluate(project: Project, round_: Round, progress: ProgressCallback) -> Outcome:
@@ -103,26 +105,6 @@ def evaluate(project: Project, round_: Round, progress: ProgressCallback) -> Out
         "holdout_hash": hash_of_labels(truths.values())[:16],
     }
     return Done(f"{metrics.name} {metrics.value:.3f} on {len(truths)} held-out images", facts)
-
-
-def mine(project: Project, round_: Round, progress: ProgressCallback) -> Outcome:
-    """Hard negatives of this round's model on the images it was trained on; the next training uses them."""
-    from alpipe.mining.hard import mine as hard_negatives
-
-    options = mining_options(project.config)
-    if round_.model is None or options is None:
-        return Done("nothing to mine from" if round_.model is None else "mining is turned off")
-    truths = {example.item.key: example for example in project.store.annotations.examples(Split.POOL)}
-    items = [example.item for example in truths.values()]
-    found = hard_negatives(
-        project.config.task,
-        counted(project.model(round_.model).predict(items), len(items), "mining", progress),
-        truths,
-        project.classes,
-        options,
-    )
-    project.store.negatives.replace(round_.number, round_.model, found)
-    return Done(f"{len(found)} hard negatives in {len(truths)} images", {"counts": {"mined": len(found)}})
 
 
 def counted(source: Iterable[T], total: int, stage: str, progress: ProgressCallback) -> Iterator[T]:
@@ -164,6 +146,27 @@ def hash_of(project: Project, examples: Iterable[Example], encoder: Path | None)
     if encoder is not None:
         settings.append(encoder.name)  # it holds the hash of what it was made from
     return hashlib.sha256(f"{json.dumps(settings, sort_keys=True)} {hash_of_labels(examples)}".encode()).hexdigest()
+
+
+def hash_of_negatives(negatives: Iterable[Negative]) -> str:
+    """A hash of the regions that a training takes for hard negatives; their scores, which change, are not in it."""
+    regions = sorted((one.item_key, one.name, *one.box) for one in negatives)
+    return hashlib.sha256(json.dumps(regions).encode()).hexdigest()[:16]
+
+
+def _learnt(model: ModelRow, data_hash: str, bank_hash: str) -> bool:
+    """Whether the model was trained on this; models of before there was a bank do not say on which."""
+    return model.data_hash == data_hash and model.description.get("bank", bank_hash) == bank_hash
+
+
+def _negatives(project: Project, examples: Sequence[Example]) -> list[Negative]:
+    """What the bank holds of these images and no label contradicts."""
+    from alpipe.mining.hard import still_negative  # only those who mine pay for its imports
+
+    options = mining_options(project.config)
+    if options is None:
+        return []
+    return still_negative(project.store.negatives.all(questions=options.exhaustive), examples, options)
 
 
 def hash_of_labels(examples: Iterable[Example]) -> str:

@@ -12,19 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from sqlalchemy import select
 
 import alpipe
 from alpipe import images, labels
 from alpipe.errors import AlpipeError, DataError
-from alpipe.pool import tables
 from alpipe.pool.store import Round
 from alpipe.project import Project
 from alpipe.report import draw
 from alpipe.report.page import ClassRow, Gallery, Picture, Report, RoundRow, contact_sheet, render
 from alpipe.steps.acquire import scan_name
+from alpipe.steps.bank import negative_galleries
 from alpipe.steps.summary import pool_stats, waiting_for
-from alpipe.types import Annotation, AnswerState, ByteArray, Item, ItemState, Labels, Negative, Split, Suggestion
+from alpipe.types import Annotation, AnswerState, Item, ItemState, Labels, Split, Suggestion
 
 MOST_PICTURES = 24
 """Pictures in each gallery of the report, which keeps the file under about 3 MB."""
@@ -75,7 +74,7 @@ def gather(project: Project) -> Report:
         answer_seconds=sum(times) if times else None,
         details=evaluated[-1].metrics if evaluated else {},
         batch=_last_batch(project, rounds),
-        negatives=_negatives(project),
+        negatives=negative_galleries(project),
         quarantined=tuple((_short(project, Path(where)), reason) for where, reason in quarantined[:MOST_QUARANTINED]),
         quarantined_total=len(quarantined),
         provenance=_provenance(project, rounds, evaluated[-1] if evaluated else None),
@@ -183,56 +182,6 @@ def _suggestions(project: Project, round_: Round, items: Sequence[Item]) -> tupl
     return found, ""
 
 
-def _negatives(project: Project) -> tuple[Gallery, ...]:
-    """The surest mistakes of each round, the newest round first, until the report's share of pictures is used up."""
-    by_round = _negatives_by_round(project)
-    galleries: list[Gallery] = []
-    left = MOST_PICTURES
-    each = max(6, MOST_PICTURES // max(len(by_round), 1))
-    for number in sorted(by_round, reverse=True):
-        if left <= 0:
-            break
-        found = sorted(by_round[number], key=lambda negative: -negative.score)
-        shown = found[: min(each, left)]
-        left -= len(shown)
-        items = {item.key: item for item in project.store.items.list(keys=[n.item_key for n in shown])}
-        read: dict[str, ByteArray | AlpipeError] = {}
-        pictures = tuple(_crop(project, items[n.item_key], n, read) for n in shown if n.item_key in items)
-        galleries.append(Gallery(f"Round {number}", pictures, total=len(found)))
-    return tuple(galleries)
-
-
-def _negatives_by_round(project: Project) -> dict[int, list[Negative]]:
-    """The negatives that still hold, by the round that mined them."""
-    table = tables.negatives
-    found: dict[int, list[Negative]] = {}
-    with project.store.database.read() as connection:
-        for row in connection.execute(select(table).where(table.c.active.is_(True)).order_by(table.c.id)):
-            box = (row.x1, row.y1, row.x2, row.y2)
-            found.setdefault(row.round, []).append(Negative(row.item_key, box, row.name, row.score, row.iou))
-    return found
-
-
-def _crop(project: Project, item: Item, negative: Negative, read: dict[str, ByteArray | AlpipeError]) -> Picture:
-    """``read`` keeps the images of a gallery: several crops may come from one."""
-    if item.key not in read:
-        try:
-            read[item.key] = images.read(item.path)
-        except AlpipeError as error:
-            read[item.key] = error
-    image = read[item.key]
-    picture = Picture(
-        title="",
-        key=item.key[:8],
-        chips=(draw.Chip(negative.name, draw.colour_of(negative.name, project.classes), f"{negative.score:.2f}"),),
-        lines=(f"IoU {negative.iou:.2f} · {item.path.name}",),
-        suggested=True,
-    )
-    if isinstance(image, AlpipeError):
-        return replace(picture, problem=_problem(item, image))
-    return replace(picture, thumbnail=draw.crop(image, negative.box, negative.name, negative.score, project.classes))
-
-
 def _round_row(round_: Round) -> RoundRow:
     counts = round_.counts
     return RoundRow(
@@ -247,6 +196,9 @@ def _round_row(round_: Round) -> RoundRow:
         empty=counts.get("empty", 0),
         skipped=counts.get("skipped", 0),
         mined=counts.get("mined", 0),
+        evicted=counts.get("evicted", 0),
+        questions=counts.get("questions", 0),
+        bank=counts.get("bank", 0),
         timings=round_.timings,
         model=round_.model,
         model_hash=round_.model_hash,

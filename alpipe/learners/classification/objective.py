@@ -42,7 +42,9 @@ def gather(examples: Sequence[Example], classes: Sequence[str], image_size: int)
 
 
 class ClassObjective:
-    """Cross-entropy with label smoothing; classes are drawn equally often, however many images they have."""
+    """Cross-entropy with label smoothing; classes are drawn equally often, however many images they have, and within a
+    class those with a hard negative, an image that was taken for another class, ``more_often`` than the others.
+    """
 
     def __init__(
         self,
@@ -53,11 +55,14 @@ class ClassObjective:
         image_size: int,
         label_smoothing: float,
         device: torch.device,
+        hard: npt.NDArray[np.bool_] | None = None,
+        more_often: float = 1.0,
     ) -> None:
         self._train, self._validation = train, validation
         self._canvas, self._batch_size, self._device = (image_size, image_size), batch_size, device
         self._augmenter, self._label_smoothing = Augmenter(augmentation, self._canvas), label_smoothing
-        chances = 1 / np.bincount(train.class_index)[train.class_index]
+        weights = np.ones(len(train.class_index)) if hard is None else np.where(hard, more_often, 1.0)
+        chances = weights / np.bincount(train.class_index, weights)[train.class_index]
         self._chances = chances / chances.sum()
 
     def batch(self, rng: np.random.Generator) -> tuple[ByteArray, npt.NDArray[np.int64]]:

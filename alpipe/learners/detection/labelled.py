@@ -11,10 +11,9 @@ import numpy.typing as npt
 from alpipe.errors import TrainingError
 from alpipe.learners.training.balance import image_factors
 from alpipe.learners.training.data import Frames
+from alpipe.learners.training.negatives import boxes_by_item, chances
+from alpipe.learners.training.options import Auto
 from alpipe.types import Boxes, Example, FloatArray, Negative
-
-NEGATIVE_SAMPLING = 2.0
-"""How much more often an image with hard negatives is drawn than one without."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,15 +25,15 @@ class Labelled:
     class_index: list[npt.NDArray[np.int64]]
     negatives: list[FloatArray]
 
-    def chances(self, rare: float = 0.0) -> npt.NDArray[np.float64]:
+    def chances(self, rare: float = 0.0, empty_share: float | Auto = "auto") -> npt.NDArray[np.float64]:
         """(N,) with which chance to draw each image: those with classes that a smaller share than ``rare`` of the
-        images have, and those with hard negatives, are drawn more often.
+        images have, and those with hard negatives, are drawn more often, those without object as ``empty_share`` says.
         """
         present = np.zeros((len(self.class_index), 1 + max(found.max(initial=0) for found in self.class_index)), bool)
         for row, found in zip(present, self.class_index, strict=True):
             row[found] = True
-        drawn = image_factors(present, rare) * [NEGATIVE_SAMPLING if len(some) else 1.0 for some in self.negatives]
-        return np.asarray(drawn / drawn.sum(), np.float64)
+        hard = np.array([len(some) > 0 for some in self.negatives], bool)
+        return chances(image_factors(present, rare), hard, np.asarray(~present.any(axis=1)), empty_share)
 
 
 def gather(
@@ -45,9 +44,7 @@ def gather(
     """
     index = {name: i for i, name in enumerate(classes)}
     frames = Frames([example.item for example in examples], image_size)
-    by_key: dict[str, list[tuple[float, float, float, float]]] = {}
-    for negative in negatives:
-        by_key.setdefault(negative.item_key, []).append(negative.box)
+    by_key = boxes_by_item(negatives)
     boxes, class_index, regions = [], [], []
     for example, scale in zip(examples, frames.scales, strict=True):
         key, labels = example.item.key, example.labels

@@ -14,9 +14,11 @@ from torch.nn import functional
 from alpipe.learners.detection.assignment import PLACES, assign
 from alpipe.learners.detection.labelled import Labelled
 from alpipe.learners.detection.losses import hardest, overlaps, varifocal_loss
+from alpipe.learners.detection.negatives import focus as focus_on
 from alpipe.learners.nets.pyramid import MULTIPLE, places
 from alpipe.learners.training.augment import Augmentation, Augmenter
 from alpipe.learners.training.data import canvas_size, pad, to_input
+from alpipe.learners.training.options import Auto
 from alpipe.types import ByteArray, FloatArray
 
 BOX_WEIGHT, QUALITY_WEIGHT = 5.0, 1.0
@@ -37,12 +39,13 @@ class BoxBatch(NamedTuple):
 class Weighting(NamedTuple):
     """What counts how much: ``negatives``, weight of the class loss within hard negatives; ``hardest``, places without
     object that are learnt for each place with one, 0 for all; ``rare``, the share of images below which a class is
-    shown more often.
+    shown more often; ``empty_share``, that of images without object in the batches.
     """
 
     negatives: float = 1.0
     hardest: float = 0.0
     rare: float = 0.0
+    empty_share: float | Auto = "auto"
 
 
 class BoxObjective:
@@ -64,7 +67,7 @@ class BoxObjective:
         self._augment = Augmenter(augmentation, canvas_size(train.frames.sizes, MULTIPLE))
         self._batch_size, self._device = batch_size, device
         self._weighting, self._strides = weighting, strides
-        self._chances = train.chances(weighting.rare)
+        self._chances = train.chances(weighting.rare, weighting.empty_share)
 
     def batch(self, rng: np.random.Generator) -> BoxBatch:
         chosen = rng.choice(len(self._chances), self._batch_size, p=self._chances)
@@ -101,11 +104,11 @@ class BoxObjective:
         centres, strides = places(grids, self._strides, self._device)
         probs, target, focus = torch.sigmoid(logits.detach()), torch.zeros_like(logits), torch.ones_like(logits[..., 0])
         for i, (xyxy, class_index, negatives) in enumerate(self._to_device(batch)):
-            focus[i] = self._focus(centres, negatives)
             owner, share = assign(probs[i], boxes[i].detach(), centres, strides, xyxy, class_index)
             place = share.nonzero()[:, 0]
             found, share = owner[place], share[place]
             target[i, place, class_index[found]] = share
+            focus[i] = focus_on(centres, negatives, target[i].amax(dim=1) > 0, self._weighting.negatives)
             # an object's places weigh one together, however many they are
             weight = share / torch.zeros_like(xyxy[:, 0]).index_add(0, found, share)[found]
             iou, giou = overlaps(boxes[i, place], xyxy[found])
@@ -123,8 +126,3 @@ class BoxObjective:
             tuple(torch.from_numpy(part).to(self._device) for part in parts)
             for parts in zip(made.boxes, made.class_index, made.negatives, strict=True)
         ]
-
-    def _focus(self, centres: torch.Tensor, negatives: torch.Tensor) -> torch.Tensor:
-        """(P,) weight of the class loss: more at places within hard negatives."""
-        inside = (centres > negatives[:, None, :2]) & (centres < negatives[:, None, 2:])
-        return torch.where(inside.all(dim=2).any(dim=0), self._weighting.negatives, 1.0)

@@ -16,6 +16,7 @@ from alpipe.learners.detection.labelled import Labelled
 from alpipe.learners.detection.windows import crops
 from alpipe.learners.training.augment import Augmentation, Augmenter
 from alpipe.learners.training.data import canvas_size, to_input
+from alpipe.learners.training.options import Auto
 from alpipe.types import ByteArray, FloatArray
 
 AN_IMAGE = 16
@@ -117,12 +118,13 @@ class RegionObjective:
         batch_size: int,
         window: int,
         device: torch.device,
+        empty_share: float | Auto = "auto",
     ) -> None:
         self._train, self._how, self._window = train, how, window
         self._batch_size, self._device = batch_size, device
         height, width = canvas_size(train.frames.sizes, 1)
         self._augmenter, self._size = Augmenter(augmentation, (height, width)), (width, height)
-        self._chances = train.chances()
+        self._chances = train.chances(empty_share=empty_share)
         self._validation = validation
 
     def batch(self, rng: np.random.Generator) -> tuple[ByteArray, npt.NDArray[np.int64]]:

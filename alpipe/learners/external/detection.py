@@ -17,6 +17,7 @@ from alpipe.learners.external.pixels import channels, normalised, pooled, to_uni
 from alpipe.learners.training.augment import Augmentation, Augmenter
 from alpipe.learners.training.data import Frame, canvas_size, pad, to_input
 from alpipe.learners.training.device import reproducible
+from alpipe.learners.training.options import Auto
 from alpipe.types import BoxPrediction, ByteArray, FloatArray
 
 MULTIPLE = 32
@@ -112,10 +113,11 @@ class OwnLosses:
         augmentation: Augmentation,
         batch_size: int,
         device: torch.device,
+        empty_share: float | Auto = "auto",
     ) -> None:
         self._train, self._validation, self._batch_size, self._device = train, validation, batch_size, device
         self._augment = Augmenter(augmentation, canvas_size(train.frames.sizes, MULTIPLE))
-        self._chances = train.chances()
+        self._chances = train.chances(empty_share=empty_share)
 
     def batch(self, rng: np.random.Generator) -> BoxBatch:
         made, labels = [], []

@@ -16,6 +16,7 @@ from alpipe.learners.segmentation.sampling import PartSampler, reach_of
 from alpipe.learners.training.augment import Augmenter
 from alpipe.learners.training.data import Frame, canvas_size, round_up
 from alpipe.learners.training.learner import Setting
+from alpipe.learners.training.negatives import EMPTY_SHARE, EmptyShare
 from alpipe.learners.training.options import Auto, FitOptions, long_side, steps_for
 from alpipe.learners.training.tiling import Tiling
 from alpipe.types import Example, Item, MapPrediction, Negative, Task
@@ -42,7 +43,8 @@ class MapOptions(FitOptions):
         256, ge=32, le=4096, multiple_of=32, description="Training sees random parts of this many pixels a side."
     )
     learning_rate: float = Field(5e-4, gt=0, le=1, description="Peak learning rate of AdamW.")
-    negative_weight: float = Field(3.0, ge=1, le=100, description="Weight of the loss within hard negatives.")
+    negative_weight: float = Field(3.0, ge=1, le=100, description="Weight of the background in hard negatives.")
+    empty_share: EmptyShare = Field("auto", description=EMPTY_SHARE)
 
 
 Opt = TypeVar("Opt", bound=MapOptions)
@@ -131,7 +133,7 @@ class Segmenter(Generic[Opt]):
         height, width = (min(side, crop) for side in canvas_size(labelled.frames.sizes, multiple))
         reach = reach_of((height, width), options.scale, options.rotate)
         return MapObjective(
-            PartSampler(labelled, len(setting.classes), reach, REPEAT_BELOW),
+            PartSampler(labelled, len(setting.classes), reach, REPEAT_BELOW, setting.options.empty_share),
             Augmenter(options.augmentation(), (height, width)),
             gather(validation, (), setting.classes, setting.image_size),
             TILE,

@@ -16,6 +16,7 @@ from alpipe.learners.external.detection import MULTIPLE, DetectionNet, OwnLosses
 from alpipe.learners.training import learner
 from alpipe.learners.training.data import Frame
 from alpipe.learners.training.learner import Setting, TrainedLearner, TrainedModel
+from alpipe.learners.training.negatives import EMPTY_SHARE, EmptyShare
 from alpipe.learners.training.options import Auto, FitOptions, long_side, steps_for
 from alpipe.protocols import LearnerContext, ProgressCallback
 from alpipe.types import BoxPrediction, Example, Item, Negative, Task
@@ -54,6 +55,7 @@ class Options(FitOptions):
     learning_rate: float = Field(2e-4, gt=0, le=1, description="Peak learning rate of AdamW.")
     min_score: float = Field(0.05, ge=0, lt=1, description="Boxes below this score are not reported.")
     max_boxes: int = Field(300, ge=1, le=10_000, description="Most boxes of an image, best first.")
+    empty_share: EmptyShare = Field("auto", description=EMPTY_SHARE)
     overlap: float = Field(0.5, gt=0, le=1, description="IoU over which the weaker of two boxes of a class falls.")
 
 
@@ -125,6 +127,7 @@ class Detector:
             setting.options.augmentation(),
             batch_size,
             device,
+            setting.options.empty_share,
         )
 
     def predict(

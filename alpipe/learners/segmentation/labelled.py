@@ -11,6 +11,7 @@ import numpy as np
 from alpipe import rle
 from alpipe.errors import DataError, TrainingError
 from alpipe.learners.training.data import Frames
+from alpipe.learners.training.negatives import boxes_by_item
 from alpipe.types import ByteArray, Example, FloatArray, Masks, Negative
 
 
@@ -31,9 +32,7 @@ def gather(
     """Reads the images and brings the masks to network size. Raises TrainingError for labels that are no masks, masks
     of another size than the image, or of a class that is not among the classes.
     """
-    by_key: dict[str, list[tuple[float, float, float, float]]] = {}
-    for negative in negatives:
-        by_key.setdefault(negative.item_key, []).append(negative.box)
+    by_key = boxes_by_item(negatives)
     for example in examples:
         if not isinstance(example.labels, Masks):
             kind = type(example.labels).__name__

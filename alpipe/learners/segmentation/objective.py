@@ -81,7 +81,8 @@ class MapObjective:
         assert made.classes is not None  # noqa: S101 - some were given
         focus = np.ones(made.classes.shape, np.float32)
         for x1, y1, x2, y2 in made.xyxy.round().astype(int):
-            focus[y1:y2, x1:x2] = self._negative_weight
+            window = np.s_[y1:y2, x1:x2]
+            focus[window][made.classes[window] == 0] = self._negative_weight  # what is an object there is no mistake
         return made.pixels, made.classes, focus
 
 

@@ -1,0 +1,140 @@
+"""The bank of hard negatives as people see it: rows, galleries of the report, a contact sheet."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from alpipe import images
+from alpipe.errors import AlpipeError, DataError
+from alpipe.project import Project
+from alpipe.report import draw
+from alpipe.report.page import Gallery, Picture
+from alpipe.report.sheet import MOST, Crop, Group, sheet
+from alpipe.types import BankEntry, ByteArray, Item, NegativeState
+
+MOST_PICTURES = 24
+"""Crops in the report."""
+
+SHOWN = (NegativeState.HARD, NegativeState.CONFIRMED)
+
+
+def rows(entries: Sequence[BankEntry], items: dict[str, Item]) -> list[dict[str, Any]]:
+    """A row an entry, as plain values."""
+    return [
+        {
+            "key": entry.key,
+            "round": entry.round,
+            "class": entry.negative.name,
+            "score": round(entry.negative.score, 4),
+            "now": round(entry.score, 4),
+            "iou": round(entry.negative.iou, 4),
+            "state": entry.state.value,
+            "box": [round(side, 1) for side in entry.negative.box],
+            "model": entry.model,
+            "reason": entry.reason,
+            "settled_by": entry.settled_by,
+            "item": entry.negative.item_key,
+            "file": items[entry.negative.item_key].uri if entry.negative.item_key in items else None,
+        }
+        for entry in entries
+    ]
+
+
+def items_of(project: Project, entries: Sequence[BankEntry]) -> dict[str, Item]:
+    """The items of the entries by key."""
+    keys = sorted({entry.negative.item_key for entry in entries})
+    return {item.key: item for item in project.store.items.list(keys=keys)}
+
+
+def write_sheet(project: Project, entries: Sequence[BankEntry], path: Path) -> int:
+    """Draws the entries by round and class, the surest of each first, as one PNG; returns how many. Images that cannot
+    be read leave a grey square. Raises DataError where the file cannot be written.
+    """
+    items = items_of(project, entries)
+    read: dict[str, ByteArray | None] = {}
+    groups: dict[tuple[int, str], list[BankEntry]] = {}
+    for entry in sorted(entries, key=_by_score)[:MOST]:
+        groups.setdefault((entry.round, entry.negative.name), []).append(entry)
+    counts = Counter((entry.round, entry.negative.name) for entry in entries)
+    made = []
+    for (round_, name), some in sorted(groups.items()):
+        colour = draw.colour_of(name, project.classes)
+        crops = []
+        for entry in some:
+            item = items.get(entry.negative.item_key)
+            if item is not None and item.key not in read:
+                read[item.key] = _read(item)
+            state = "" if entry.state in SHOWN else f" {entry.state.value}"
+            image = None if item is None else read[item.key]
+            crops.append(Crop(image, entry.negative.box, f"{entry.negative.score:.2f}{state}", colour))
+        made.append(Group(f"round {round_} · {name} · {counts[round_, name]}", tuple(crops)))
+    try:
+        path.write_bytes(sheet(made))
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise DataError(f"{path} cannot be written: {reason}; choose another file with --sheet") from error
+    return sum(len(group.crops) for group in made)
+
+
+def negative_galleries(project: Project) -> tuple[Gallery, ...]:
+    """For the report: what people are asked, then the surest mistakes of each round that still hold, the newest round
+    first, until the report's share of pictures is used up.
+    """
+    store = project.store.negatives
+    asked = sorted(store.entries(states=[NegativeState.QUESTION]), key=_by_score)
+    by_round: dict[int, list[BankEntry]] = {}
+    for entry in sorted(store.entries(states=SHOWN), key=_by_score):
+        by_round.setdefault(entry.round, []).append(entry)
+    each = max(6, MOST_PICTURES // max(len(by_round), 1))
+    wanted = [("Questions: objects that nobody marked?", asked)] if asked else []
+    left = MOST_PICTURES
+    galleries: list[Gallery] = []
+    for title, found in wanted + [(f"Round {number}", by_round[number]) for number in sorted(by_round, reverse=True)]:
+        shown = found[: min(each, left)]
+        left -= len(shown)
+        if not shown:
+            break
+        items = items_of(project, shown)
+        read: dict[str, ByteArray | AlpipeError] = {}
+        pictures = tuple(
+            _picture(project, items[entry.negative.item_key], entry, read)
+            for entry in shown
+            if entry.negative.item_key in items
+        )
+        galleries.append(Gallery(title, pictures, total=len(found)))
+    return tuple(galleries)
+
+
+def _picture(project: Project, item: Item, entry: BankEntry, read: dict[str, ByteArray | AlpipeError]) -> Picture:
+    """``read`` keeps the images of a gallery: several crops may come from one."""
+    if item.key not in read:
+        try:
+            read[item.key] = images.read(item.path)
+        except AlpipeError as error:
+            read[item.key] = error
+    image, negative = read[item.key], entry.negative
+    picture = Picture(
+        title="",
+        key=item.key[:8],
+        chips=(draw.Chip(negative.name, draw.colour_of(negative.name, project.classes), f"{negative.score:.2f}"),),
+        lines=(entry.reason or f"IoU {negative.iou:.2f} · {item.path.name}",),
+        suggested=True,
+    )
+    if isinstance(image, AlpipeError):
+        return replace(picture, problem=f"cannot be shown: {str(image).removeprefix(f'{item.uri}: ')}")
+    return replace(picture, thumbnail=draw.crop(image, negative.box, negative.name, negative.score, project.classes))
+
+
+def _read(item: Item) -> ByteArray | None:
+    try:
+        return images.read(item.path)
+    except AlpipeError:
+        return None
+
+
+def _by_score(entry: BankEntry) -> tuple[float, str]:
+    return -entry.negative.score, entry.key

@@ -1,0 +1,122 @@
+"""The step that mines: hard negatives of a model on the labelled images of the pool, into the bank."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from alpipe.errors import DataError
+from alpipe.pool.store import Round
+from alpipe.project import Project, mining_options
+from alpipe.protocols import ProgressCallback, no_progress
+from alpipe.steps.models import counted
+from alpipe.steps.outcome import Done, Outcome
+from alpipe.types import NegativeState, Split
+
+
+def mine(project: Project, round_: Round, progress: ProgressCallback) -> Outcome:
+    """Hard negatives of this round's model on the images it was trained on; the next training uses them."""
+    if project.config.mining is False:
+        return Done("mining is turned off")
+    if round_.model is None:
+        return Done("nothing to mine from")
+    counts = mine_with(project, round_.number, round_.model, progress)
+    return Done(describe(counts), {"counts": counts})
+
+
+def mine_with(project: Project, round_: int, model: str, progress: ProgressCallback) -> dict[str, int]:
+    """Mines with any model of the project and files it under a round, in place of what was mined there before; returns
+    the counts for the ledger. Only labelled images of the pool are looked at. The bank is written at the end, in one
+    transaction, and depends on the bank of before the round, the model and the labels alone.
+    """
+    from alpipe.mining.guard import doubtful
+    from alpipe.mining.hard import MiningOptions
+    from alpipe.mining.hard import mine as hard_negatives
+
+    options: MiningOptions = mining_options(project.config) or MiningOptions()
+    truths = {example.item.key: example for example in project.store.annotations.examples(Split.POOL)}
+    if not truths:
+        raise DataError("no image of the pool is labelled: there is nothing to mine on")
+    net, items = project.model(model), [example.item for example in truths.values()]
+    bank = project.store.negatives.before(round_)
+    mined = hard_negatives(
+        project.config.task,
+        counted(net.predict(items), len(items), "mining", progress),
+        truths,
+        project.classes,
+        options,
+        bank,
+        round_,
+    )
+    doubts = doubtful(
+        project.config.task,
+        mined.new,
+        truths,
+        lambda views: counted(net.predict(views), len(views), "looking again at doubtful ones", progress),
+        project.classes,
+        options,
+        options.guard_view or _view(project),
+    )
+    new = [negative for negative in mined.new if negative not in doubts]
+    asked = dict(list(doubts.items())[: options.questions])
+    store = project.store.negatives
+    store.replace(
+        round_,
+        model,
+        new,
+        questions=asked,
+        scores=mined.scores,
+        still_hard=mined.still_hard,
+        evicted=mined.evicted,
+    )
+    states = store.counts()
+    return {
+        "mined": len(new),
+        "evicted": len(mined.evicted),
+        "questions": len(asked),
+        "unasked": len(doubts) - len(asked),
+        "bank": states[NegativeState.HARD] + states[NegativeState.CONFIRMED],
+    }
+
+
+def mine_again(
+    project: Project, number: int | None, model: str | None, progress: ProgressCallback = no_progress
+) -> str:
+    """Mines with any model of the project, at any time, and says what came of it. ``number`` is the round under which
+    it is filed (None: the model's), ``model`` its name (None: the round's). Raises DataError for one that is not there.
+    """
+    known = {row.name: row for row in project.store.models.list()}
+    rounds = {round_.number: round_ for round_ in project.store.rounds.list()}
+    if model is None:
+        model = rounds[number].model if number in rounds else None
+        if model is None:
+            with_one = ", ".join(str(each.number) for each in rounds.values() if each.model) or "none yet"
+            raise DataError(f"round {number} has no model; rounds with one: {with_one}")
+    if model not in known:
+        raise DataError(f"no model {model!r} in this project; there are: {', '.join(known) or 'none yet'}")
+    number = known[model].round if number is None else number
+    if number not in rounds:
+        raise DataError(f"there is no round {number}; there are: {', '.join(map(str, rounds)) or 'none yet'}")
+    return describe(mine_with(project, number, model, progress))
+
+
+def describe(counts: dict[str, int]) -> str:
+    """What a mining did, in one line."""
+    parts = [
+        f"{counts['mined']} new hard negatives",
+        f"{counts['evicted']} let go",
+        f"{counts['bank']} in the bank",
+    ]
+    if counts["questions"]:
+        parts.append(f"{counts['questions']} may be objects that nobody marked and wait for a person")
+    if counts["unasked"]:
+        parts.append(f"{counts['unasked']} more of these are left for later rounds")
+    end = "" if counts["mined"] or counts["questions"] else ": nothing new, mining has done its work for these labels"
+    return ", ".join(parts) + end
+
+
+def _view(project: Project) -> Any:
+    """Mirrored where the learner says that mirror images are as good as the original, else smaller."""
+    from alpipe.mining.options import View
+
+    _, options = project.learner_plugin()
+    return View.SHRINK if str(getattr(options, "flip", "horizontal")) == "none" else View.FLIP

@@ -1,0 +1,436 @@
+"""What hard-negative mining does: rounds of the sliding classifier, three arms of the detector, the guard, the speed.
+
+    python -m benchmarks.mining rounds digits                        the tutorial's loop: mine, add, retrain, repeat
+    python -m benchmarks.mining arms bccd --data PATH --seeds 5      no, random and hard negatives, paired by seed
+    python -m benchmarks.mining guard digits --hide 0.2              what the guard finds of labels taken away
+    python -m benchmarks.mining guard bccd --data PATH               a sheet of 100 candidates, to be looked at
+    python -m benchmarks.mining speed digits                         mining beside predicting 1,000 images
+
+Each prints a table, and as its last line one JSON object. ``--quick`` takes few steps and keeps nothing. Rows that
+--results already holds are not measured again, so that a run that was stopped goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from alpipe import boxes, images, plugins
+from alpipe.evaluation import detection
+from alpipe.evaluation.false_alarms import alarm_curve
+from alpipe.mining.guard import doubtful
+from alpipe.mining.hard import Mined, mine
+from alpipe.mining.options import MiningOptions, View
+from alpipe.plugins import Kind
+from alpipe.pool.bank import key_of
+from alpipe.protocols import LearnerContext, Model
+from alpipe.report.draw import colour_of
+from alpipe.report.sheet import Crop, Group, sheet
+from alpipe.types import BankEntry, Boxes, Example, Negative, NegativeState, Task
+from benchmarks import detection_sets
+from benchmarks.detection_sets import DetectionSet
+from benchmarks.mining_speed import speed
+
+OPTIONS: dict[tuple[str, str], dict[str, Any]] = {
+    ("sliding", "digits"): {"flip": "none", "steps": 400, "windows": 5},
+    ("sliding", "bccd"): {"flip": "both", "steps": 600},
+    ("sliding", "aerial"): {"flip": "both", "steps": 600},
+    ("detector", "digits"): {"flip": "none"},
+    ("detector", "bccd"): {"flip": "both", "image_size": 256},
+    ("detector", "aerial"): {"flip": "both"},
+}
+QUICK = {"sliding": {"steps": 60}, "detector": {"steps": 40, "image_size": 160, "width": 32}}
+
+TUTORIAL = {"max_iou": 0.5, "min_score": 0.5, "ratio": 3.0, "exhaustive": True, "patience": 100}
+"""Mining for the sliding classifier: one threshold, that of its positives; what it takes for an object is hard."""
+
+ARMS = ("none", "random", "hard")
+FIGURES = ("FPPI@recall0.8", "FPPI@recall0.9", "recall@FPPI0.1", "recall@FPPI1", "LAMR", "empty_alarms@recall0.8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["rounds", "arms", "guard", "speed"])
+    parser.add_argument("set", choices=detection_sets.SETS)
+    parser.add_argument("--data", type=Path, help="folder that holds the sets' folders")
+    parser.add_argument("--images", type=int, help="training images, drawn by the seed; default: all")
+    parser.add_argument("--tests", type=int, help="test images, drawn by seed 0; default: all")
+    parser.add_argument("--rounds", type=int, default=5, help="mining rounds after the first training")
+    parser.add_argument("--recall", type=float, default=0.6, help="recall at which false alarms are compared")
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--hide", type=float, default=0.0, help="share of the labels taken away, for the guard to find")
+    parser.add_argument("--set-mining", nargs="*", default=[], metavar="OPTION=VALUE")
+    parser.add_argument("--set-learner", nargs="*", default=[], metavar="OPTION=VALUE")
+    parser.add_argument("--results", type=Path, default=Path("docs/results/mining.jsonl"))
+    parser.add_argument("--sheets", type=Path, default=Path("docs/images"))
+    parser.add_argument("--quick", action="store_true")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as work:
+        data = detection_sets.read(given.set, given.data, Path(work))
+        data = data._replace(test=some(data.test, given.tests, 0))
+        {"rounds": rounds, "arms": arms, "guard": guard, "speed": speed}[given.what](given, data)
+
+
+# ── the sliding classifier, round by round ──────────────────────────────────────────────────────────────────────────
+
+
+def rounds(given: argparse.Namespace, data: DetectionSet) -> None:
+    """Trains, mines the training images, adds the hardest to the bank, and trains anew from the same first weights."""
+    options = MiningOptions(**TUTORIAL | dict(map(option, given.set_mining)))
+    found: list[dict[str, Any]] = []
+    for seed in range(given.seeds):
+        train = some(data.train, given.images, seed)
+        bank: list[BankEntry] = []
+        for number in range(1 if given.quick else given.rounds + 1):
+            arm = {"what": "rounds", **describe(given, "sliding", seed), "round": number}
+            row, model = known(given, arm), None
+            if row is None:
+                model = fit(given, "sliding", data.classes, train, negatives(bank), seed)
+                row = arm | measure(model, data) | {"bank": len(bank)}
+                mined = mine_all(model, train, data.classes, options, bank, number)
+                bank = filed(bank, mined, number)
+                row |= {"mined": len(mined.new), "evicted": len(mined.evicted), "entries": plain(bank)}
+                keep(given, row)
+            bank = entries(row["entries"])
+            found.append(row)
+            here = f"FPPI at recall {given.recall}: {fppi(row, given.recall)}"
+            print(
+                f"seed {seed}, round {number}: {here}, mAP50 {row['mAP50']}, {row['bank']} negatives learnt", flush=True
+            )
+        if not given.quick:
+            draw_rounds(given, data, train, bank, seed)
+    columns = ("seed", "round", "bank", "mined", "evicted", "mAP50", *FIGURES[:5])
+    table(found, columns)
+    numbers = sorted({row["round"] for row in found})
+    means = [mean([fppi(row, given.recall) for row in found if row["round"] == number]) for number in numbers]
+    first, last = means[0], means[-1]
+    result = {"name": f"mining rounds of sliding on {given.set}, false alarms an image at recall {given.recall}"}
+    result |= {"value": last, "goal": None if first is None else round(0.9 * first, 4), "by_round": means}
+    print(json.dumps(result | machine()))
+
+
+def draw_rounds(
+    given: argparse.Namespace, data: DetectionSet, train: Sequence[Example], bank: Sequence[BankEntry], seed: int
+) -> None:
+    """A contact sheet: of each round the hardest that it found and that are in the bank still."""
+    by_round: dict[str, list[Negative]] = {}
+    for entry in sorted(bank, key=lambda one: (one.round, -one.negative.score)):
+        by_round.setdefault(f"found in round {entry.round}", []).append(entry.negative)
+    write_sheet(given.sheets / f"mining-{given.set}-{seed}.png", by_round, train, data.classes, 24)
+
+
+# ── three arms of the detector ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def arms(given: argparse.Namespace, data: DetectionSet) -> None:
+    """A first training; then, from the same first weights and seed, trainings with nothing added, with random regions
+    of background, and with as many hard negatives. Differences are paired by seed.
+    """
+    defaults = {"exhaustive": data.exhaustive, **dict(map(option, given.set_mining))}
+    found: list[dict[str, Any]] = []
+    for seed in range(given.seeds):
+        train = some(data.train, given.images, seed)
+        hard: list[Negative] | None = None
+        for name in ARMS:
+            arm = {"what": "arms", **describe(given, "detector", seed), "arm": name}
+            row = known(given, arm)
+            if row is None:
+                if name != "none" and hard is None:
+                    first = fit(given, "detector", data.classes, train, [], seed)
+                    hard = guarded(first, train, data, MiningOptions(**defaults))
+                used = {"none": [], "random": random_regions(train, hard or [], seed), "hard": hard or []}[name]
+                model = fit(given, "detector", data.classes, train, used, seed)
+                row = arm | measure(model, data) | {"negatives": len(used)}
+                if name == "none":
+                    hard = guarded(model, train, data, MiningOptions(**defaults))
+                keep(given, row)
+            found.append(row)
+            print(f"seed {seed}, {name}: mAP50 {row['mAP50']}, FPPI@recall0.8 {row.get('FPPI@recall0.8')}", flush=True)
+    table(found, ("seed", "arm", "negatives", "mAP50", "mAP50-95", *FIGURES))
+    paired = {name: differences(found, name) for name in ("mAP50", "mAP50-95", *FIGURES)}
+    for name, test in paired.items():
+        print(f"{name:24} hard − random: {test}")
+    alarms = {arm: mean([row.get("FPPI@recall0.8") for row in found if row["arm"] == arm]) for arm in ARMS}
+    fewer = None if not alarms["random"] or alarms["hard"] is None else round(1 - alarms["hard"] / alarms["random"], 4)
+    result = {"name": f"hard against random negatives on {given.set}, share of false alarms saved at recall 0.8"}
+    print(json.dumps(result | {"value": fewer, "goal": 0.3, "FPPI@recall0.8": alarms, "paired": paired} | machine()))
+
+
+def guarded(model: Model, train: Sequence[Example], data: DetectionSet, options: MiningOptions) -> list[Negative]:
+    """What is mined, without what the guard would ask people about first."""
+    new = mine_all(model, train, data.classes, options, []).new
+    truths = {one.item.key: one for one in train}
+    doubts = doubtful(Task.DETECT, new, truths, model.predict, data.classes, options, options.guard_view or View.SHRINK)
+    return [one for one in new if one not in doubts]
+
+
+def random_regions(train: Sequence[Example], hard: Sequence[Negative], seed: int) -> list[Negative]:
+    """As many regions as there are hard negatives, each of the size of one of them, anywhere in the training images
+    where they overlap true boxes by an IoU under 0.3.
+    """
+    rng = np.random.default_rng(seed)
+    made: list[Negative] = []
+    while len(made) < len(hard):
+        example, like = train[rng.integers(len(train))], hard[len(made)]
+        sides = np.array([like.box[2] - like.box[0], like.box[3] - like.box[1]])
+        room = np.array([example.item.width, example.item.height]) - sides
+        if (room < 0).any():
+            continue
+        corner = rng.uniform(0, room)
+        box = np.concatenate([corner, corner + sides]).astype(np.float32)
+        assert isinstance(example.labels, Boxes)
+        iou = float(boxes.best(box[None], example.labels.xyxy).iou[0])
+        if iou < 0.3:
+            x1, y1, x2, y2 = box.tolist()
+            made.append(Negative(example.item.key, (x1, y1, x2, y2), like.name, 0.0, iou))
+    return made
+
+
+def differences(rows: Sequence[dict[str, Any]], figure: str) -> dict[str, Any]:
+    """Hard minus random, seed by seed: mean, and the two-sided p of a t-test and of Wilcoxon's."""
+    by_seed: dict[int, dict[str, Any]] = {}
+    for row in rows:
+        by_seed.setdefault(row["seed"], {})[row["arm"]] = row.get(figure)
+    pairs = [
+        (one["hard"], one["random"]) for one in by_seed.values() if None not in (one.get("hard"), one.get("random"))
+    ]
+    values = np.array([hard - random for hard, random in pairs])
+    made: dict[str, Any] = {"seeds": len(values), "mean": round(float(values.mean()), 4) if len(values) else None}
+    if len(values) > 1 and np.ptp(values) > 0:
+        from scipy import stats
+
+        made |= {"p_t": round(float(stats.ttest_1samp(values, 0).pvalue), 4)}
+        made |= {"p_wilcoxon": round(float(stats.wilcoxon(values).pvalue), 4)}
+    return made
+
+
+# ── the guard ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def guard(given: argparse.Namespace, data: DetectionSet) -> None:
+    """With --hide: labels are taken away at random, and the candidates counted that are such objects, among those sent
+    to people and among those trained on. A sheet shows 100 candidates of each kind.
+    """
+    options = MiningOptions(**{"questions": 10_000, **dict(map(option, given.set_mining))})
+    train = some(data.train, given.images, 0)
+    shown, hidden = hide(train, given.hide, np.random.default_rng(0))
+    model = fit(given, "detector", data.classes, shown, [], 0)
+    new = mine_all(model, shown, data.classes, options, []).new
+    truths = {one.item.key: one for one in shown}
+    mirrors = OPTIONS["detector", given.set]["flip"] != "none"
+    view = options.guard_view or (View.FLIP if mirrors else View.SHRINK)
+    asked = list(doubtful(Task.DETECT, new, truths, model.predict, data.classes, options, view))
+    trained = [one for one in new if one not in set(asked)]
+    real = {
+        kind: sum(
+            bool(boxes.best(np.array([one.box], np.float32), hidden[one.item_key]).iou[0] >= 0.5) for one in some_
+        )
+        for kind, some_ in (("asked", asked), ("trained on", trained))
+    }
+    found = {"asked": len(asked), "trained on": len(trained), "hidden objects": sum(map(len, hidden.values()))}
+    table(
+        [{"": kind, "candidates": found[kind], "hidden objects": real[kind]} for kind in real],
+        ("", "candidates", "hidden objects"),
+    )
+    if not given.quick:
+        groups = {f"asked: {len(asked)}": asked[:100], f"trained on: {len(trained)}": trained[:100]}
+        write_sheet(given.sheets / f"mining-guard-{given.set}.png", groups, shown, data.classes, 100)
+    share = round(real["asked"] / len(asked), 4) if asked else None
+    result = {
+        "name": f"guard on {given.set}, share of questions that are objects taken away",
+        "value": share,
+        "goal": None,
+    }
+    result |= {"found": found, "real": real, "hide": given.hide, "images": len(train), "view": view.value}
+    print(json.dumps(result | machine()))
+
+
+def hide(examples: Sequence[Example], share: float, rng: np.random.Generator) -> tuple[list[Example], dict[str, Any]]:
+    """The examples without a share of their boxes, but no image without any, and the (N, 4) boxes taken away by key."""
+    shown, hidden = [], {}
+    for example in examples:
+        assert isinstance(example.labels, Boxes)
+        gone = rng.random(len(example.labels.names)) < share
+        gone &= ~gone.all()
+        left = np.flatnonzero(~gone)
+        labels = Boxes(example.labels.xyxy[left], tuple(example.labels.names[at] for at in left))
+        shown.append(replace(example, labels=labels))
+        hidden[example.item.key] = example.labels.xyxy[gone]
+    return shown, hidden
+
+
+# ── shared ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def fit(
+    given: argparse.Namespace,
+    name: str,
+    classes: tuple[str, ...],
+    train: Sequence[Example],
+    used: Sequence[Negative],
+    seed: int,
+) -> Model:
+    module = plugins.load(Kind.LEARNER, name)
+    options = plugins.options(Kind.LEARNER, name, module, settings(given, name))
+    learner = module.build(options, LearnerContext(Task.DETECT, classes, "cpu", "fp32"))
+    made: Model = learner.fit(train, [], used, seed=seed)
+    return made
+
+
+def settings(given: argparse.Namespace, name: str) -> dict[str, Any]:
+    return OPTIONS[name, given.set] | (QUICK[name] if given.quick else {}) | dict(map(option, given.set_learner))
+
+
+def describe(given: argparse.Namespace, name: str, seed: int) -> dict[str, Any]:
+    """What tells one measurement from another."""
+    return {
+        "set": given.set,
+        "images": given.images,
+        "tests": given.tests,
+        "options": settings(given, name),
+        "mining": dict(map(option, given.set_mining)),
+        "seed": seed,
+    }
+
+
+def measure(model: Model, data: DetectionSet) -> dict[str, Any]:
+    pairs: list[Any] = list(zip(model.predict([one.item for one in data.test]), data.test, strict=True))
+    metrics = detection.evaluate(pairs, data.classes)
+    curve = alarm_curve(pairs, data.classes)
+    at = {f"{recall:.2f}": curve.fppi_at(recall) for recall in np.arange(0.3, 0.96, 0.05)}
+    figures = {name: round(value, 4) for name, value in metrics.details.items() if name != "boxes"}
+    return {"mAP50": round(metrics.value, 4), **figures, "curve": at}
+
+
+def mine_all(
+    model: Model,
+    train: Sequence[Example],
+    classes: Sequence[str],
+    options: MiningOptions,
+    bank: Sequence[BankEntry],
+    number: int = 0,
+) -> Mined:
+    truths = {one.item.key: one for one in train}
+    return mine(Task.DETECT, model.predict([one.item for one in train]), truths, classes, options, bank, number)
+
+
+def filed(bank: Sequence[BankEntry], mined: Mined, number: int) -> list[BankEntry]:
+    """The bank after a round, as the store keeps it."""
+    gone = set(mined.evicted)
+    kept = [replace(one, score=mined.scores.get(one.key, one.score)) for one in bank if one.key not in gone]
+    return kept + [
+        BankEntry(key_of(number, one), one, number, "", NegativeState.HARD, one.score, number) for one in mined.new
+    ]
+
+
+def negatives(bank: Sequence[BankEntry]) -> list[Negative]:
+    return [entry.negative for entry in bank]
+
+
+def plain(bank: Sequence[BankEntry]) -> list[list[Any]]:
+    return [
+        [
+            e.round,
+            e.negative.item_key,
+            [round(s, 2) for s in e.negative.box],
+            e.negative.name,
+            round(e.negative.score, 4),
+            round(e.negative.iou, 4),
+        ]
+        for e in bank
+    ]
+
+
+def entries(rows: Sequence[Sequence[Any]]) -> list[BankEntry]:
+    made = [(number, Negative(key, tuple(box), name, score, iou)) for number, key, box, name, score, iou in rows]
+    return [
+        BankEntry(key_of(number, one), one, number, "", NegativeState.HARD, one.score, number) for number, one in made
+    ]
+
+
+def write_sheet(
+    path: Path, groups: dict[str, list[Negative]], examples: Sequence[Example], classes: Sequence[str], most: int
+) -> None:
+    items = {one.item.key: one.item for one in examples}
+    made = [
+        Group(
+            title,
+            tuple(
+                Crop(
+                    images.read(items[one.item_key].path),
+                    one.box,
+                    f"{one.name} {one.score:.2f}",
+                    colour_of(one.name, classes),
+                )
+                for one in found[:most]
+            ),
+        )
+        for title, found in groups.items()
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(sheet(made))
+    print(f"drawn in {path}")
+
+
+def fppi(row: dict[str, Any], recall: float) -> float | None:
+    value: float | None = row["curve"].get(f"{recall:.2f}")
+    return None if value is None else round(value, 4)
+
+
+def mean(values: Sequence[float | None]) -> float | None:
+    there = [value for value in values if value is not None]
+    return round(float(np.mean(there)), 4) if there and len(there) == len(values) else None
+
+
+def some(examples: list[Example], count: int | None, seed: int) -> list[Example]:
+    if count is None or count >= len(examples):
+        return examples
+    return [examples[at] for at in np.random.default_rng(seed).permutation(len(examples))[:count]]
+
+
+def known(given: argparse.Namespace, arm: dict[str, Any]) -> dict[str, Any] | None:
+    if given.quick or not given.results.exists():
+        return None
+    lines = [json.loads(line) for line in given.results.read_text(encoding="utf-8").splitlines() if line]
+    same = [line for line in lines if arm.items() <= line.items()]
+    return same[-1] if same else None
+
+
+def keep(given: argparse.Namespace, row: dict[str, Any]) -> None:
+    if not given.quick:
+        given.results.parent.mkdir(parents=True, exist_ok=True)
+        with given.results.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(row) + "\n")
+
+
+def option(text: str) -> tuple[str, Any]:
+    name, _, value = text.partition("=")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
+
+
+def table(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> None:
+    width = {name: max(len(name), 6) for name in columns}
+    print("  ".join(f"{name:>{width[name]}}" for name in columns))
+    for row in rows:
+        cells = ("–" if row.get(name) is None else str(row[name]) for name in columns)
+        print("  ".join(f"{cell:>{width[name]}}" for name, cell in zip(columns, cells, strict=True)))
+
+
+def machine() -> dict[str, Any]:
+    return {"machine": f"{platform.machine()}, {os.cpu_count()} cores"}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""How much longer mining takes than predicting the same images; part of ``benchmarks.mining``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from alpipe import plugins
+from alpipe.mining.guard import doubtful
+from alpipe.mining.hard import mine
+from alpipe.mining.options import MiningOptions, View
+from alpipe.plugins import Kind
+from alpipe.protocols import LearnerContext
+from alpipe.types import Prediction, Task
+from benchmarks.detection_sets import DetectionSet
+
+GOAL = 0.1
+"""Mining adds at most this share to the time that predicting takes."""
+
+
+def speed(given: argparse.Namespace, data: DetectionSet) -> None:
+    """Predicts up to 1,000 images, mines them, and has the guard look at what was mined; each is timed by itself."""
+    module = plugins.load(Kind.LEARNER, "detector")
+    options = plugins.options(Kind.LEARNER, "detector", module, {"steps": 60 if given.quick else 300})
+    learner = module.build(options, LearnerContext(Task.DETECT, data.classes, "cpu", "fp32"))
+    model = learner.fit(data.train, [], [], seed=0)
+    count = 100 if given.quick else 1000
+    examples = ([*data.train, *data.test] * (1 + count // (len(data.train) + len(data.test))))[:count]
+    truths = {one.item.key: one for one in examples}
+    seconds: dict[str, float] = {}
+
+    asked = MiningOptions(min_score=0.1, guard_score=0.3)
+    predicted = timed(model.predict([one.item for one in examples]), seconds, "predicting")
+    started = time.perf_counter()
+    mined = mine(Task.DETECT, predicted, truths, data.classes, asked)
+    seconds["mining"] = time.perf_counter() - started - seconds["predicting"]
+    started = time.perf_counter()
+    doubts = doubtful(Task.DETECT, mined.new, truths, model.predict, data.classes, asked, View.SHRINK)
+    seconds["guard"] = time.perf_counter() - started
+    for name, value in seconds.items():
+        print(f"{name:12} {value:8.2f} s  {value / seconds['predicting']:7.1%} of predicting")
+    result: dict[str, Any] = {
+        "name": f"mining {count} images of {given.set}, seconds added to a second of predicting",
+        "value": round(seconds["mining"] / seconds["predicting"], 4),
+        "goal": GOAL,
+        "guard": round(seconds["guard"] / seconds["predicting"], 4),
+        "mined": len(mined.new),
+        "doubtful": len(doubts),
+    }
+    print(json.dumps(result))
+
+
+def timed(source: Iterator[Prediction], seconds: dict[str, float], name: str) -> Iterator[Prediction]:
+    """What the source gives; the time that it takes is added up."""
+    seconds[name] = 0.0
+    while True:
+        started = time.perf_counter()
+        one = next(source, None)
+        seconds[name] += time.perf_counter() - started
+        if one is None:
+            return
+        yield one
