@@ -87,7 +87,8 @@ def mine(
         new += _candidates(prediction.item_key, found, known, classes, options)
     positives = sum(_objects(example) for example in truths.values())
     still_hard = [key for key, score in scores.items() if score >= options.min_score]
-    last = {entry.key: entry.hard_round for entry in bank} | dict.fromkeys(still_hard, round_)
+    # what a mining of this very round said before does not count: it may have been another model's
+    last = {entry.key: min(entry.hard_round, round_ - 1) for entry in bank} | dict.fromkeys(still_hard, round_)
     old = [entry for entry in bank if entry.state in (NegativeState.HARD, NegativeState.CONFIRMED)]
     stay = [
         (entry, scores.get(entry.key, entry.score))
