@@ -32,7 +32,7 @@ def scenes(draw: st.DrawFn) -> list[tuple[BoxPrediction, Example]]:
         n, extra = int(rng.integers(0, 4)), int(rng.integers(0, 4))
         corners = rng.uniform(0, 70, (n + extra, 2))
         found = np.hstack([corners, corners + rng.uniform(8, 30, corners.shape)]).astype(np.float32)
-        true = found[:n] + rng.normal(0, 2, (n, 4)).astype(np.float32)
+        true = found[:n] + np.clip(rng.normal(0, 2, (n, 4)), -3, 3).astype(np.float32)  # the sides are 8 at least
         scores = np.round(rng.random(n + extra), 1)
         names = [CLASSES[at] for at in rng.integers(0, 2, n)]
         pairs.append(
