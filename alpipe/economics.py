@@ -1,0 +1,160 @@
+"""What labelling costs people, and what pre-annotations save them. Pure functions over answers.
+
+An answer is counted once for each person who gave it, whatever several people's answers come to. Images with a
+pre-annotation are compared with those that lots left blind, and with nothing else: the first batch, the hold-out and
+images of which the model said nothing are other kinds of images.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import NamedTuple
+
+import numpy as np
+
+from alpipe.effort import Effort, TimeModel
+from alpipe.types import AnswerState, Edits
+
+ENOUGH = 5
+"""Answers with a time, of either kind, from which a difference is told."""
+
+CONFIDENCE = 0.95
+
+
+class Work(NamedTuple):
+    """One person's answer to one item, without its labels. The fields are those of ``Annotation``."""
+
+    item_key: str
+    state: AnswerState
+    round: int | None
+    model: str | None
+    blind: bool
+    lead_time: float | None
+    edits: Mapping[str, Edits] | None
+
+
+class Shown(StrEnum):
+    """What a person saw: a pre-annotation, none by lot (``blind``), or none for another reason."""
+
+    SUGGESTION = "suggestion"
+    BLIND = "blind"
+    NOTHING = "nothing"
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What some answers took. Lead times are in seconds and span pauses; of skips none are in ``times``.
+
+    ``answers`` are submitted ones, ``skipped`` stand beside them. ``times`` has the lead times of those submitted
+    answers that have one; ``known`` is how many tell what was done, which ``edits`` sums up.
+    """
+
+    answers: int = 0
+    skipped: int = 0
+    times: tuple[float, ...] = ()
+    known: int = 0
+    edits: Edits = field(default_factory=Edits)
+
+    @property
+    def seconds(self) -> float | None:
+        """Mean lead time."""
+        return float(np.mean(self.times)) if self.times else None
+
+    @property
+    def objects(self) -> float | None:
+        """Mean number of objects an answer."""
+        return self.edits.objects / self.known if self.known else None
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """Seconds that pre-annotations saved: ``each`` an image, and ``total`` over the answers that had one.
+
+    ``low`` and ``high`` are the ends of the interval of ``each``, where it was measured on the blind share; else
+    ``each`` is by the model of ``effort``. It is None where there is too little to say; ``basis`` tells what there is.
+    """
+
+    each: float | None
+    total: float | None
+    basis: str
+    low: float | None = None
+    high: float | None = None
+
+    @property
+    def measured(self) -> bool:
+        return self.low is not None
+
+
+def shown(work: Work) -> Shown:
+    """What the person saw."""
+    return Shown.SUGGESTION if work.model else Shown.BLIND if work.blind else Shown.NOTHING
+
+
+def cost(answers: Iterable[Work], name: str | None = None) -> Cost:
+    """What answers took together. With ``name``, those in which objects of that class were suggested or given: their
+    lead times are those of whole images, and edits are of that class alone.
+    """
+    submitted, skipped = [], 0
+    for answer in answers:
+        if name is not None and (answer.edits is None or name not in answer.edits):
+            continue
+        if answer.state is AnswerState.SKIPPED:
+            skipped += 1
+        else:
+            submitted.append(answer)
+    told = [answer.edits for answer in submitted if answer.edits is not None]
+    done = [edits for by_class in told for label, edits in by_class.items() if name is None or label == name]
+    times = tuple(answer.lead_time for answer in submitted if answer.lead_time is not None)
+    return Cost(len(submitted), skipped, times, len(told), sum(done, Edits()))
+
+
+def by_round(answers: Iterable[Work]) -> dict[int | None, dict[Shown, list[Work]]]:
+    """The answers by the round in which their item was chosen, and by what was shown; rounds in order, None last."""
+    found: dict[int | None, dict[Shown, list[Work]]] = {}
+    for answer in sorted(answers, key=lambda answer: math.inf if answer.round is None else answer.round):
+        found.setdefault(answer.round, {kind: [] for kind in Shown})[shown(answer)].append(answer)
+    return found
+
+
+def saved(answers: Sequence[Work], seconds: TimeModel | None = None) -> Saved:
+    """What pre-annotations saved in these answers.
+
+    Measured: mean lead time of the blind ones less that of those with a pre-annotation, both of the rounds that have
+    either, with Welch's interval of 95 % (Welch 1947, "The generalization of 'Student's' problem when several
+    different population variances are involved"). Where either kind has fewer than ENOUGH: by the model of
+    ``effort``, all objects drawn by hand, less those drawn or changed and all suggested ones looked at.
+    """
+    rounds = [kinds for kinds in by_round(answers).values() if kinds[Shown.SUGGESTION] and kinds[Shown.BLIND]]
+    blind = cost(answer for kinds in rounds for answer in kinds[Shown.BLIND]).times
+    with_one = cost(answer for kinds in rounds for answer in kinds[Shown.SUGGESTION]).times
+    every = cost(answer for answer in answers if shown(answer) is Shown.SUGGESTION)
+    few = f"{len(blind)} blind and {len(with_one)} pre-annotated answers with a lead time in rounds that have both"
+    if min(len(blind), len(with_one)) >= ENOUGH:
+        each, half = _welch(blind, with_one)
+        return Saved(each, each * every.answers, few, each - half, each + half)
+    if not every.known:
+        return Saved(None, None, f"{few}: at least {ENOUGH} of each are needed")
+    each = _modelled(every.edits, seconds or TimeModel()) / every.known
+    return Saved(each, each * every.known, f"{few}, at least {ENOUGH} of each are needed: by a model of people's time")
+
+
+def _modelled(edits: Edits, model: TimeModel) -> float:
+    by_hand = model.seconds(Effort(edits.objects, 0))
+    corrected = model.seconds(Effort(edits.added + edits.moved + edits.relabelled, edits.suggested))
+    return by_hand - corrected
+
+
+def _welch(a: Sequence[float], b: Sequence[float]) -> tuple[float, float]:
+    """The difference of the means, and half the width of its interval."""
+    from scipy import special  # slow to import, and the store imports this module
+
+    first, second = np.var(a, ddof=1) / len(a), np.var(b, ddof=1) / len(b)
+    spread = first + second
+    difference = float(np.mean(a) - np.mean(b))
+    if not spread > 0:
+        return difference, 0.0
+    freedom = spread**2 / (first**2 / (len(a) - 1) + second**2 / (len(b) - 1))
+    return difference, float(special.stdtrit(freedom, (1 + CONFIDENCE) / 2) * math.sqrt(spread))
