@@ -49,11 +49,13 @@ class Cost:
     """What some answers took. Lead times are in seconds and span pauses; of skips none are in ``times``.
 
     ``answers`` are submitted ones, ``skipped`` stand beside them. ``times`` has the lead times of those submitted
-    answers that have one; ``known`` is how many tell what was done, which ``edits`` sums up.
+    answers that have one, ``spent`` is the sum of all, skips included; ``known`` is how many tell what was done, which
+    ``edits`` sums up.
     """
 
     answers: int = 0
     skipped: int = 0
+    spent: float = 0.0
     times: tuple[float, ...] = ()
     known: int = 0
     edits: Edits = field(default_factory=Edits)
@@ -69,23 +71,34 @@ class Cost:
         return self.edits.objects / self.known if self.known else None
 
 
+class Basis(StrEnum):
+    """What an estimate rests on: the blind share, a model of people's time, or too few answers for either."""
+
+    MEASURED = "measured"
+    MODEL = "model"
+    NOTHING = "nothing"
+
+
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """Seconds that pre-annotations saved: ``each`` an image, and ``total`` over the answers that had one.
+    """Seconds that pre-annotations saved: ``each`` an image, and ``total`` over the ``answers`` that had one; None
+    where there is too little to say.
 
-    ``low`` and ``high`` are the ends of the interval of ``each``, where it was measured on the blind share; else
-    ``each`` is by the model of ``effort``. It is None where there is too little to say; ``basis`` tells what there is.
+    ``low`` and ``high`` are the ends of the interval of ``each``, where it was measured. ``blind`` and ``suggested``
+    answers with a lead time could be compared.
     """
 
-    each: float | None
-    total: float | None
-    basis: str
+    basis: Basis
+    blind: int
+    suggested: int
+    answers: int
+    each: float | None = None
     low: float | None = None
     high: float | None = None
 
     @property
-    def measured(self) -> bool:
-        return self.low is not None
+    def total(self) -> float | None:
+        return None if self.each is None else self.each * self.answers
 
 
 def shown(work: Work) -> Shown:
@@ -97,18 +110,17 @@ def cost(answers: Iterable[Work], name: str | None = None) -> Cost:
     """What answers took together. With ``name``, those in which objects of that class were suggested or given: their
     lead times are those of whole images, and edits are of that class alone.
     """
-    submitted, skipped = [], 0
-    for answer in answers:
-        if name is not None and (answer.edits is None or name not in answer.edits):
-            continue
-        if answer.state is AnswerState.SKIPPED:
-            skipped += 1
-        else:
-            submitted.append(answer)
-    told = [answer.edits for answer in submitted if answer.edits is not None]
-    done = [edits for by_class in told for label, edits in by_class.items() if name is None or label == name]
-    times = tuple(answer.lead_time for answer in submitted if answer.lead_time is not None)
-    return Cost(len(submitted), skipped, times, len(told), sum(done, Edits()))
+    meant = [one for one in answers if name is None or (one.edits is not None and name in one.edits)]
+    submitted = [one for one in meant if one.state is not AnswerState.SKIPPED]
+    told = [one.edits for one in submitted if one.edits is not None]
+    return Cost(
+        answers=len(submitted),
+        skipped=len(meant) - len(submitted),
+        spent=sum(one.lead_time or 0.0 for one in meant),
+        times=tuple(one.lead_time for one in submitted if one.lead_time is not None),
+        known=len(told),
+        edits=sum((done for edits in told for label, done in edits.items() if name in (None, label)), Edits()),
+    )
 
 
 def by_round(answers: Iterable[Work]) -> dict[int | None, dict[Shown, list[Work]]]:
@@ -131,14 +143,13 @@ def saved(answers: Sequence[Work], seconds: TimeModel | None = None) -> Saved:
     blind = cost(answer for kinds in rounds for answer in kinds[Shown.BLIND]).times
     with_one = cost(answer for kinds in rounds for answer in kinds[Shown.SUGGESTION]).times
     every = cost(answer for answer in answers if shown(answer) is Shown.SUGGESTION)
-    few = f"{len(blind)} blind and {len(with_one)} pre-annotated answers with a lead time in rounds that have both"
     if min(len(blind), len(with_one)) >= ENOUGH:
         each, half = _welch(blind, with_one)
-        return Saved(each, each * every.answers, few, each - half, each + half)
-    if not every.known:
-        return Saved(None, None, f"{few}: at least {ENOUGH} of each are needed")
-    each = _modelled(every.edits, seconds or TimeModel()) / every.known
-    return Saved(each, each * every.known, f"{few}, at least {ENOUGH} of each are needed: by a model of people's time")
+        return Saved(Basis.MEASURED, len(blind), len(with_one), every.answers, each, each - half, each + half)
+    if every.known:
+        each = _modelled(every.edits, seconds or TimeModel()) / every.known
+        return Saved(Basis.MODEL, len(blind), len(with_one), every.known, each)
+    return Saved(Basis.NOTHING, len(blind), len(with_one), every.answers)
 
 
 def _modelled(edits: Edits, model: TimeModel) -> float:
