@@ -82,7 +82,7 @@ def test_seconds_saved_are_told_with_what_they_rest_on(project: Project) -> None
     assert facts["saved"]["low"] < facts["saved"]["each"] < facts["saved"]["high"]
     assert facts["notes"][0].startswith("Pre-annotations saved 9.8 s an image (95 % interval 9.0 to 10.6 s), 1 min 8 s")
     assert "measured on 6 blind and 7 pre-annotated answers" in facts["notes"][0]
-    assert facts["notes"][1] == "1 imported answers have no lead time and are not counted."
+    assert facts["notes"][1] == "Imported answers have no lead time and are not counted: 1."
 
 
 def test_too_little_to_say_is_said(project: Project) -> None:
@@ -94,7 +94,7 @@ def test_too_little_to_say_is_said(project: Project) -> None:
     assert facts["saved"]["basis"] == "model"
     assert facts["saved"]["each"] == pytest.approx(7.0 - 2 * 1.6)
     assert "By a model of people's time pre-annotations saved 3.8 s an image" in facts["notes"][0]
-    assert facts["notes"][1].startswith("Of 1 answers it is not known what was done")
+    assert facts["notes"][1].startswith("It is not known what was done")
 
 
 def test_the_command_and_the_report_show_it(project: Project, alpipe: Callable[..., Ran], tmp_path: Path) -> None:

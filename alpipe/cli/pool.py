@@ -210,7 +210,11 @@ def _show_labelling(facts: dict[str, Any]) -> None:
 
     if facts["rounds"]:
         say("")
-        table([_cost_row(row, "round", "shown") for row in facts["rounds"]], title="what labelling cost, by round")
+        total = [{"round": "all", **row} for row in facts["total"]]
+        table(
+            [_cost_row(row, "round", "shown") for row in [*facts["rounds"], *total]],
+            title="what labelling cost, by round",
+        )
     if facts["classes"]:
         say("")
         table([_cost_row(row, "class", "shown") for row in facts["classes"]], title="and by class, of all rounds")

@@ -15,8 +15,9 @@ from alpipe.report.page import duration
 def labelling(project: Project) -> dict[str, Any]:
     """The figures as plain values. Each person's answer counts; ``imported`` ones have no lead time and do not.
 
-    ``rounds`` has a row a round and kind of what was shown, each with its classes; ``classes`` the same over all
-    rounds. In a class's row ``objects`` are per answer of all, its lead times those of whole images with the class.
+    ``rounds`` has a row a round and kind of what was shown, each with its classes; ``total`` and ``classes`` the same
+    over all rounds. In a class's row ``objects`` are per answer of all, and lead times those of whole images with the
+    class.
     """
     store = project.store
     work = store.annotations.work()
@@ -42,9 +43,11 @@ def labelling(project: Project) -> dict[str, Any]:
         "timed": sum(one.lead_time is not None for one in work),
         "imported": store.annotations.imported(),
         "rounds": rounds,
-        "classes": [
-            {"shown": str(kind), **row} for kind, some in kinds.items() for row in _by_class(some, project.classes)
-        ],
+        "total": [{"shown": str(kind), **_figures(economics.cost(some))} for kind, some in kinds.items() if some],
+        "classes": sorted(
+            ({"shown": str(kind), **row} for kind, some in kinds.items() for row in _by_class(some, project.classes)),
+            key=lambda row: project.classes.index(row["class"]),
+        ),
         "saved": _saved(saved),
         "notes": _notes(saved, total, store.annotations.imported()),
     }
@@ -88,9 +91,11 @@ def _notes(saved: Saved, total: Cost, imported: int) -> list[str]:
     """The sentence on what was saved, and what the figures leave out."""
     notes = [_sentence(saved)]
     if unknown := total.answers - total.known:
-        notes.append(f"Of {unknown} answers it is not known what was done to the pre-annotation; edits leave them out.")
+        notes.append(
+            f"It is not known what was done to the pre-annotation, so edits leave these answers out: {unknown}."
+        )
     if imported:
-        notes.append(f"{imported} imported answers have no lead time and are not counted.")
+        notes.append(f"Imported answers have no lead time and are not counted: {imported}.")
     return notes
 
 

@@ -214,8 +214,11 @@ def _costs(labelling: Mapping[str, Any]) -> Costs:
     for row in labelling["rounds"]:
         some = tuple(_cost_row(one["class"], one | {"shown": row["shown"]}) for one in row["classes"])
         both[_round_name(row)] = both.get(_round_name(row), ()) + some
+    order = {row["class"]: at for at, row in enumerate(labelling["classes"])}
+    both = {name: tuple(sorted(rows, key=lambda row: order[row.title])) for name, rows in both.items()}
+    total = [_cost_row("all", row) for row in labelling["total"]] if len(both) > 1 else []
     return Costs(
-        rounds=tuple(_cost_row(_round_name(row), row) for row in labelling["rounds"]),
+        rounds=(*(_cost_row(_round_name(row), row) for row in labelling["rounds"]), *total),
         classes=tuple(_cost_row(row["class"], row) for row in labelling["classes"]),
         both=both,
         notes=tuple(labelling["notes"]),
