@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alpipe.annotators.studio import config, edits, regions
+from alpipe.annotators.studio import config, edits, regions, suggestions
+from alpipe.annotators.studio.client import Row
 from alpipe.annotators.studio.suggestions import Shown
-from alpipe.annotators.studio.suggestions import edits as edits_of
 from alpipe.types import Boxes, Edits, Item, Labels, Task
 from tests.studio_server import CLASSES, HEIGHT, WIDTH, suggestion_of, truth_of
 
@@ -20,11 +20,16 @@ CONTROLS = {task: config.read(config.write(task, CLASSES), task, "test") for tas
 CAT, DOG = CLASSES
 
 
+def edits_of(row: Row, task: Row, model: str | None, shown: Shown, kind: Task = Task.DETECT) -> dict[str, Edits] | None:
+    """What is said of an answer, as the server has it."""
+    given_ = regions.parts(row["result"], ITEM, CONTROLS[kind], CLASSES)
+    return suggestions.edits(given_, suggestions.result(row, task, model, shown), ITEM, CONTROLS[kind], CLASSES)
+
+
 def told(task: Task, shown: list[regions.Region], answer: list[regions.Region]) -> dict[str, Edits]:
     """What is said of an answer that was made from prediction 9 of model m."""
     prediction = {"id": 9, "model_version": "m", "result": shown}
-    row = {"result": answer, "parent_prediction": 9}
-    found = edits_of(row, {"id": 5}, "m", Shown({9: prediction}, {}), ITEM, CONTROLS[task], CLASSES)
+    found = edits_of({"result": answer, "parent_prediction": 9}, {"id": 5}, "m", Shown({9: prediction}, {}), task)
     assert found is not None
     return found
 
@@ -99,20 +104,20 @@ def test_a_box_that_was_only_turned_was_moved() -> None:
 
 def test_an_answer_without_suggestion_is_all_added() -> None:
     answer = {"result": regions_of(Task.DETECT, boxes((0, 0, 10, 10, CAT), (20, 0, 30, 10, CAT)))}
-    found = edits_of(answer, {"id": 5}, None, Shown(), ITEM, CONTROLS[Task.DETECT], CLASSES)
+    found = edits_of(answer, {"id": 5}, None, Shown())
     assert found == {CAT: Edits(objects=2, added=2)}
 
 
 def test_nothing_is_told_where_the_prediction_is_gone_or_not_as_we_send_it() -> None:
     answer = {"result": [], "parent_prediction": 9}
     for shown in (Shown(), Shown({9: {"id": 9, "result": [{"type": "textarea"}]}}), Shown({9: {"id": 9}})):
-        assert edits_of(answer, {"id": 5}, "m", shown, ITEM, CONTROLS[Task.DETECT], CLASSES) is None
+        assert edits_of(answer, {"id": 5}, "m", shown) is None
 
 
 def test_without_a_parent_the_prediction_of_the_model_that_the_task_shows_is_meant() -> None:
     shown = regions_of(Task.DETECT, boxes((0, 0, 10, 10, CAT)))
     rows = Shown({}, {(5, "m"): {"id": 9, "result": shown}, (6, "m"): {"id": 10, "result": []}})
-    found = edits_of({"result": shown}, {"id": 5}, "m", rows, ITEM, CONTROLS[Task.DETECT], CLASSES)
+    found = edits_of({"result": shown}, {"id": 5}, "m", rows)
     assert found == {CAT: Edits(objects=1, accepted=1)}
 
 

@@ -19,9 +19,10 @@ from alpipe.annotators.studio import duplicates, regions, suggestions
 from alpipe.annotators.studio.client import ANSWERS, Filter, Row, Studio
 from alpipe.annotators.studio.duplicates import KEY, key_of
 from alpipe.annotators.studio.project import OpenProject
-from alpipe.annotators.studio.suggestions import Shown
+from alpipe.annotators.studio.suggestions import Named, Shown
 from alpipe.errors import AlpipeError, AnnotatorError, DataError
 from alpipe.protocols import AnnotatorContext, ProgressCallback
+from alpipe.shapes.parts import to_labels
 from alpipe.types import Annotation, AnswerState, Item, Labels, Progress, Pulled, Refusal, is_empty
 
 OVERLAP = timedelta(seconds=60)
@@ -174,11 +175,13 @@ def _annotation(
     if kind == "?":
         raise DataError("an answer has no number")
     labels: Labels | None = None
+    given: list[Named] = []
     if raw.get("was_cancelled"):
         state = AnswerState.SKIPPED
     else:
         try:
-            labels = regions.decode(raw.get("result"), item, project.control, context.classes)
+            given = regions.parts(raw.get("result"), item, project.control, context.classes)
+            labels = to_labels(context.task, [part for _, part in given], complete=True)
         except DAMAGED:
             if kind != "d":
                 raise
@@ -186,7 +189,8 @@ def _annotation(
         state = AnswerState.DRAFT if kind == "d" else AnswerState.EMPTY if nothing else AnswerState.LABELLED
     lead_time = raw.get("lead_time")
     model = shown_model(raw, answer.task, shown.versions)
-    given = state in (AnswerState.LABELLED, AnswerState.EMPTY)
+    is_submitted = state in (AnswerState.LABELLED, AnswerState.EMPTY)
+    seen = suggestions.result(raw, answer.task, model, shown)
     return Annotation(
         item_key=item.key,
         state=state,
@@ -198,9 +202,7 @@ def _annotation(
         model=model,
         at=_time(raw["updated_at"]),
         blind=model is None and data.get("blind") is True,
-        edits=suggestions.edits(raw, answer.task, model, shown, item, project.control, context.classes)
-        if given
-        else None,
+        edits=suggestions.edits(given, seen, item, project.control, context.classes) if is_submitted else None,
     )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -55,29 +55,31 @@ def shown_for(studio: Studio, project: OpenProject, keys: Sequence[str]) -> Show
     return Shown(by_number, by_task)
 
 
-def edits(
-    answer: Row, task: Row, model: str | None, shown: Shown, item: Item, control: Control, classes: Sequence[str]
-) -> dict[str, Edits] | None:
-    """What the person did, by class, where ``model`` is the one whose prediction they saw (None: they saw none). None
-    where that prediction is gone or is not as we send it.
-
-    Raises DataError where the answer cannot be understood.
+def result(answer: Row, task: Row, model: str | None, shown: Shown) -> Any:
+    """What the person saw, where ``model`` is the one whose prediction that was: a result as the server has it, empty
+    for None; None where the prediction is gone.
     """
-    given = regions.parts(answer.get("result"), item, control, classes)
     if model is None:
-        return compare([], given)
+        return []
     parent = answer.get("parent_prediction")
     row = shown.by_number.get(parent) if isinstance(parent, int) else None
     row = row or shown.by_task.get((task["id"], model))
-    if row is None:
-        return None
+    return None if row is None else row.get("result")
+
+
+def edits(
+    given: Sequence[Named], seen: Any, item: Item, control: Control, classes: Sequence[str]
+) -> dict[str, Edits] | None:
+    """What the person did, by class, where they saw the result ``seen`` and gave the regions ``given``. None where what
+    they saw is gone or is not as we send it.
+    """
     try:
-        seen = regions.parts(row.get("result"), item, control, classes)
+        before = regions.parts(seen, item, control, classes)
     except DataError:
         return None
     if control.task is Task.CLASSIFY:  # ids of choices do not survive
-        seen, given = [("", part) for _, part in seen[:1]], [("", part) for _, part in given[:1]]
-    return compare(seen, given)
+        return compare([("", part) for _, part in before[:1]], [("", part) for _, part in given[:1]])
+    return compare(before, given)
 
 
 def compare(seen: Sequence[Named], given: Sequence[Named]) -> dict[str, Edits]:
