@@ -64,7 +64,8 @@ def test_known_rates_of_edits_come_back_by_class(label_studio: Server, tmp_path:
     assert economics.cost(kinds[Shown.SUGGESTION], DOG).edits == Edits(objects=14, deleted=7, added=7)
     assert economics.cost(kinds[Shown.BLIND]).edits == Edits(objects=20, added=20)
     saved = economics.saved(work)
-    assert saved.measured
+    assert saved.basis is economics.Basis.MEASURED
+    assert saved.each is not None
     # by the robot's clock: 29.5 s for four boxes by hand, 1.5 + 0.3 + 2 × 3 + 7 + 1 s for the corrections
     assert saved.each == pytest.approx(29.5 - 15.8, abs=12)
 
