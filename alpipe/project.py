@@ -137,6 +137,7 @@ class Project:
             seed=self.config.seed,
             asked=lambda: self.store.tasks.asked(self.config.annotator.name),
             standing=self.store.annotations.standing,
+            people=self.config.agreement.minimum,
         )
         annotator: Annotator = plugin.build(options, context)
         return annotator

@@ -301,6 +301,7 @@ class AnnotatorContext:
     labels kept aside for an item (None where there are none): robots answer from it. ``open_items`` lists the items
     that were pushed and have no answer yet. ``asked`` gives the annotator's id of each question that was pushed, by
     item key; ``standing`` the external ids of the answers in the store that were not withdrawn, for some keys.
+    ``people`` is how many people at least are to answer each item.
     """
 
     project: str
@@ -313,6 +314,7 @@ class AnnotatorContext:
     seed: int = 0
     asked: Callable[[], Mapping[str, str]] = dict
     standing: Callable[[Sequence[str]], Mapping[str, Sequence[str]]] = lambda _: {}
+    people: int = 1
 
 
 class Annotator(Protocol):

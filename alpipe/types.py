@@ -194,6 +194,31 @@ def is_empty(labels: Labels) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
+class Edits:
+    """What a person made of the suggested objects of one class in one image; of masks, an object is a region.
+
+    ``objects`` of this class are in the answer. Of those that were suggested as this class, ``accepted`` were left as
+    they were, ``moved`` were moved or reshaped, ``relabelled`` were given another class, others ``deleted``; ``added``
+    were drawn by the person. ``overlap`` is the sum of the IoU in [0, 1] of each moved one with what was suggested.
+    """
+
+    objects: int = 0
+    accepted: int = 0
+    moved: int = 0
+    relabelled: int = 0
+    deleted: int = 0
+    added: int = 0
+    overlap: float = 0.0
+
+    @property
+    def suggested(self) -> int:
+        return self.accepted + self.moved + self.relabelled + self.deleted
+
+    def __add__(self, other: Edits) -> Edits:
+        return Edits(*(getattr(self, name) + getattr(other, name) for name in self.__slots__))
+
+
+@dataclass(frozen=True, slots=True)
 class Annotation:
     """What a person, a file or an oracle said of one item.
 
@@ -201,6 +226,7 @@ class Annotation:
     (``labelstudio:3``, ``import:voc``, ``oracle``); ``external_id`` is the annotator's own id of this answer, stable
     over edits and unique within the annotator; ``lead_time`` is seconds of work; ``model`` the version whose
     pre-annotation was shown, if any; ``blind`` says that none was shown on purpose, to measure the bias of showing one.
+    ``edits`` has what was done to the pre-annotation, by class (without one all is added); None: it is not known.
     """
 
     item_key: str
@@ -213,6 +239,7 @@ class Annotation:
     model: str | None = None
     at: datetime = field(default_factory=lambda: datetime.now(UTC))
     blind: bool = False
+    edits: Mapping[str, Edits] | None = None
 
     def __post_init__(self) -> None:
         if self.state is AnswerState.LABELLED and (self.labels is None or is_empty(self.labels)):

@@ -18,7 +18,7 @@ from alpipe import images
 from alpipe.annotators import labelstudio
 from alpipe.annotators.studio.server import Server
 from alpipe.protocols import AnnotatorContext
-from alpipe.types import Boxes, Item, LabelRequest, Suggestion, Task
+from alpipe.types import Boxes, Edits, Item, LabelRequest, Suggestion, Task
 from tests.studio_server import label_studio  # noqa: F401  # a fixture
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium: pip install 'alpipe[dev]'")
@@ -145,3 +145,5 @@ def test_the_box_lies_where_the_object_is_whatever_the_camera_said(
     for answer in pulled.annotations:
         assert isinstance(answer.labels, Boxes)
         np.testing.assert_allclose(answer.labels.xyxy, [OBJECT], atol=0.5)
+        assert answer.edits == {"thing": Edits(objects=1, accepted=1)}, "submitted as it was shown"
+        assert answer.lead_time is not None

@@ -6,6 +6,7 @@ import pytest
 
 from alpipe.annotators.studio.server import Server
 from alpipe.loop import advance, single
+from alpipe.steps.labelling import labelling
 from alpipe.steps.summary import round_rows, status
 from alpipe.types import ItemState, Split, Task
 from tests.conftest import MakeProject
@@ -30,6 +31,10 @@ def test_two_rounds_answered_by_the_robot(
     for answer in project.store.annotations.latest(split=Split.POOL).values():
         assert answer.annotator.startswith("labelstudio")
         assert answer.lead_time is not None
+    cost = labelling(project)
+    assert (cost["answers"], cost["timed"], cost["skipped"]) == (8, 8, 0)
+    assert sum(row["answers"] for row in cost["rounds"]) == 8
+    assert all(row["unknown"] == 0 for row in cost["rounds"])
 
 
 def test_people_are_waited_for_and_nothing_is_sent_twice(

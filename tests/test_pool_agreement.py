@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alpipe import rle
+from alpipe.boxes import turn
 from alpipe.pool.agreement import Agreed, Open, Rule, merge
 from alpipe.pool.store import NewItem, PoolStore
 from alpipe.types import (
@@ -25,6 +26,7 @@ from alpipe.types import (
     Negative,
     Receipt,
     Split,
+    corners_of,
 )
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -47,8 +49,22 @@ def boxes(*rows: tuple[float, float, float, float, str]) -> Boxes:
     return Boxes(np.asarray([row[:4] for row in rows], np.float32).reshape(-1, 4), tuple(row[4] for row in rows))
 
 
+def turned_boxes(rows: list[tuple[float, float, float, float, str, float]]) -> Boxes:
+    """Of rows (x, y, width, height, name, degrees), turned about their top left corner."""
+    corners = np.asarray([turn(x, y, w, h, degrees) for x, y, w, h, _, degrees in rows], np.float32).reshape(-1, 4, 2)
+    return Boxes(np.concatenate([corners.min(1), corners.max(1)], axis=1), tuple(row[4] for row in rows), corners)
+
+
+def rows_of(labels: Boxes) -> list[tuple[str, list[list[float]]]]:
+    corners = corners_of(labels.xyxy) if labels.corners is None else labels.corners
+    return sorted(zip(labels.names, corners.tolist(), strict=True))
+
+
 BOX = st.tuples(st.integers(0, 20), st.integers(0, 20), st.integers(1, 12), st.integers(1, 12), st.sampled_from("ab"))
-BOXES = st.lists(BOX, max_size=4).map(lambda rows: boxes(*((x, y, x + w, y + h, n) for x, y, w, h, n in rows)))
+UPRIGHT = st.lists(BOX, max_size=4).map(lambda rows: boxes(*((x, y, x + w, y + h, n) for x, y, w, h, n in rows)))
+ANGLES = st.sampled_from([0, 0, 10, 45, 90, 200])
+TURNED = st.lists(st.tuples(BOX, ANGLES).map(lambda both: (*both[0], both[1])), max_size=4).map(turned_boxes)
+BOXES = UPRIGHT | TURNED
 MASKS = st.dictionaries(
     st.sampled_from("ab"),
     st.lists(st.booleans(), min_size=12, max_size=12).map(lambda bits: rle.encode(np.reshape(bits, (3, 4)))),
@@ -79,8 +95,7 @@ def test_where_all_say_the_same_it_is_what_counts(labels: Labels | None, voices:
         return
     assert isinstance(verdict, Agreed)
     if isinstance(labels, Boxes) and isinstance(verdict.labels, Boxes):
-        rows = [sorted(zip(one.xyxy.tolist(), one.names, strict=True)) for one in (labels, verdict.labels)]
-        assert rows[0] == rows[1]
+        assert rows_of(verdict.labels) == rows_of(labels)
     else:
         assert verdict.labels == labels
 
@@ -114,6 +129,42 @@ def test_a_merged_box_lies_between_those_it_was_made_of(labels: list[Boxes]) -> 
         near = np.concatenate([one.xyxy[[at for at, n in enumerate(one.names) if n == name]] for one in labels])
         assert (box >= near.min(axis=0) - 1e-4).all()
         assert (box <= near.max(axis=0) + 1e-4).all()
+
+
+@given(
+    angles=st.lists(st.floats(1, 89), min_size=2, max_size=5),
+    shifts=st.lists(st.tuples(st.floats(-2, 2), st.floats(-2, 2)), min_size=5, max_size=5),
+    corner=st.lists(st.integers(0, 3), min_size=5, max_size=5),
+    data=st.data(),
+)
+def test_of_turned_boxes_one_that_a_person_drew_counts_and_it_lies_in_their_middle(
+    angles: list[float], shifts: list[tuple[float, float]], corner: list[int], data: st.DataObject
+) -> None:
+    middle = np.mean(angles)
+    said_: list[Boxes] = []
+    for angle, shift, first in zip(angles, shifts, corner, strict=False):
+        near = middle + (angle - middle) / 20
+        box = turn(0, 0, 60, 20, near)
+        corners = np.roll(box - box.mean(axis=0) + 100 + shift, first, axis=0).astype(np.float32)
+        said_.append(Boxes(np.concatenate([corners.min(0), corners.max(0)])[None], ("a",), corners[None]))
+    verdict = merge(all_say(*said_), MAJORITY)
+    assert isinstance(verdict, Agreed)
+    assert isinstance(verdict.labels, Boxes)
+    assert verdict.labels.rotated.all(), "not made upright"
+    assert any(rows_of(verdict.labels) == rows_of(one) for one in said_), "a rectangle, and one of theirs"
+    assert verdict.labels in said_, "with the upright box around it"
+    centres = np.asarray([one.corners.mean(axis=1)[0] for one in said_ if one.corners is not None])
+    spread = np.linalg.norm(centres - centres.mean(axis=0), axis=1)
+    chosen = verdict.labels.corners.mean(axis=1)[0]  # type: ignore[union-attr]
+    assert np.linalg.norm(chosen - centres.mean(axis=0)) <= spread.max() + 1e-3
+    assert merge(all_say(*data.draw(st.permutations(said_))), MAJORITY) == verdict
+
+
+def test_among_upright_marks_one_that_was_turned_does_not_win_and_of_two_it_does() -> None:
+    upright, tilted = boxes((0, 0, 30, 10, "a")), turned_boxes([(0, 0, 30, 10, "a", 4)])
+    verdict = merge(all_say(upright, tilted, upright), MAJORITY)
+    assert verdict == Agreed(AnswerState.LABELLED, upright)
+    assert merge(all_say(upright, tilted), MAJORITY) == Agreed(AnswerState.LABELLED, tilted)
 
 
 @given(labels=st.lists(MASKS, min_size=2, max_size=5))

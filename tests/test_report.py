@@ -26,6 +26,8 @@ from alpipe.report import draw
 from alpipe.report.curve import Measured, learning_curve, ticks
 from alpipe.report.page import (
     ClassRow,
+    CostRow,
+    Costs,
     Gallery,
     Picture,
     Report,
@@ -160,8 +162,10 @@ def test_each_measured_round_is_a_point_and_a_line_of_the_ledger(count: int) -> 
 
 def test_everything_from_outside_is_escaped() -> None:
     gallery = Gallery(EVIL, (a_picture(EVIL), Picture(EVIL, problem=EVIL)), note=EVIL, total=9)
+    row = CostRow(EVIL, EVIL, 1, suggested=2, accepted=1)
     report = a_report(
         name=EVIL,
+        costs=Costs((row,), (row,), {EVIL: (row,)}, (EVIL, EVIL)),
         task=EVIL,
         classes=(ClassRow(EVIL, "#123456"),),
         rounds=(a_round(1, 0.5, metric=EVIL, model=EVIL, model_hash=EVIL, step=EVIL, timings={EVIL: 1.0}),),
@@ -201,6 +205,17 @@ def test_figures_of_a_class_stand_beside_it() -> None:
     details = sort_details({"AP50/a/b": 0.5, "AP50/c": 0.25, "recall": 0.75, "x/unknown": 1.0}, ["a/b", "c"])
     assert details.by_class == {"AP50": {"a/b": 0.5, "c": 0.25}}
     assert details.single == {"recall": 0.75, "x/unknown": 1.0}
+
+
+def test_what_labelling_cost_stands_with_its_shares_beside_the_blind() -> None:
+    with_one = CostRow("1", "suggestion", 18, 1, 11.4, 4.25, 80, 60, 10, 2, 8, 5, 0.71)
+    blind = CostRow("1", "blind", 2, 0, 24.0, 4.5, added=9)
+    page = Page(render(a_report(costs=Costs((with_one, blind), (), {}, ("Pre-annotations saved 12.6 s",)))))
+    assert_self_contained(page)
+    assert "1 pre-annotated 18 1 11 s 4.25 80 60 75 % 10 12 % 0.71 2 2 % 8 10 % 5" in page.text
+    assert "1 blind by lot 2 0 24 s 4.50 – – – – – – 9" in page.text
+    assert "Pre-annotations saved 12.6 s" in page.text
+    assert "What labelling cost" not in Page(render(a_report())).text
 
 
 @pytest.mark.parametrize(

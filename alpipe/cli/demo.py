@@ -145,7 +145,7 @@ def _keep_labels(project: Project, item: Any, labels: Any, holdout: bool) -> Non
     from alpipe.steps.importing import annotation_of
 
     if holdout:
-        project.store.annotations.upsert([annotation_of(item, labels, "demo")])
+        project.store.annotations.upsert([annotation_of(item, labels, "import:demo")])
     else:
         project.store.truth.put(item.key, labels)
 

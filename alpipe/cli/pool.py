@@ -113,7 +113,7 @@ def top(
 
 @app.command()
 def stats(context: typer.Context, json: bool = JSON) -> None:
-    """Count images by state and labels by class; sum up sizes, groups and the time people took.
+    """Count images by state and labels by class; sum up sizes, groups and what labelling cost.
 
     Example: alpipe pool stats
     """
@@ -130,8 +130,9 @@ def stats(context: typer.Context, json: bool = JSON) -> None:
     say("")
     table([{"label": name, **counts} for name, counts in facts["labels"].items()])
     say("")
-    for name in ("sizes", "groups", "seconds_per_answer"):
-        say(f"{name.replace('_', ' ')}: {facts[name]}")
+    for name in ("sizes", "groups"):
+        say(f"{name}: {facts[name]}")
+    _show_labelling(facts["labelling"])
 
 
 @app.command()
@@ -202,6 +203,36 @@ def hard_negatives(
         say(f"{len(shown)} of {len(rows)}; --limit 0 shows all")
     if drawn is not None:
         say(f"{drawn} of {len(rows)} regions drawn in {sheet}")
+
+
+def _show_labelling(facts: dict[str, Any]) -> None:
+    from alpipe.cli.display import say, table
+
+    if facts["rounds"]:
+        say("")
+        total = [{"round": "all", **row} for row in facts["total"]]
+        table(
+            [_cost_row(row, "round", "shown") for row in [*facts["rounds"], *total]],
+            title="what labelling cost, by round",
+        )
+    if facts["classes"]:
+        say("")
+        table([_cost_row(row, "class", "shown") for row in facts["classes"]], title="and by class, of all rounds")
+    say("")
+    for note in facts["notes"]:
+        say(note)
+
+
+def _cost_row(row: dict[str, Any], *names: str) -> dict[str, Any]:
+    """Counts with their share of what was suggested."""
+    shares = {
+        name: f"{row[name]} ({row[name] / row['suggested']:.0%})" if row["suggested"] else "–"
+        for name in ("accepted", "moved", "relabelled", "deleted")
+    }
+    plain = {name: row[name] for name in (*names, "answers", "skipped")}
+    times = {"s/image": f"{row['seconds']:.1f}" if row["seconds"] is not None else "–"}
+    objects = {"objects/image": f"{row['objects']:.2f}" if row["objects"] is not None else "–"}
+    return plain | times | objects | {"suggested": row["suggested"]} | shares | {"added": row["added"]}
 
 
 def _chosen(project: Project, state: str | None, holdout: bool | None) -> list[Item]:

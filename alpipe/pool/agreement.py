@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from alpipe import boxes, rle
-from alpipe.types import Annotation, AnswerState, Boxes, ImageClass, Labels, Masks, is_empty
+from alpipe.types import Annotation, AnswerState, Boxes, ImageClass, Labels, Masks, corners_of, is_empty
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +49,16 @@ Verdict: TypeAlias = Agreed | Open
 
 
 class Mark(NamedTuple):
-    """One person's box."""
+    """One person's box: the upright one, and its (4, 2) corners."""
 
     person: int
     name: str
     xyxy: npt.NDArray[np.float64]
+    corners: npt.NDArray[np.float64]
+
+    @property
+    def turned(self) -> bool:
+        return not np.array_equal(self.corners, _corners_of(self.xyxy))
 
 
 def merge(answers: Sequence[Annotation], rule: Rule) -> Verdict:
@@ -111,9 +116,14 @@ def _classes(names: Sequence[str | None], everyone: bool) -> Verdict:
 def _boxes(said: Sequence[Boxes], threshold: float, everyone: bool) -> Verdict:
     needed = _needed(len(said), everyone)
     marks = [
-        Mark(person, name, box)
+        Mark(person, name, box.astype(np.float64), corners.astype(np.float64))
         for person, labels in enumerate(said)
-        for name, box in zip(labels.names, labels.xyxy.astype(np.float64), strict=True)
+        for name, box, corners in zip(
+            labels.names,
+            labels.xyxy,
+            corners_of(labels.xyxy) if labels.corners is None else labels.corners,
+            strict=True,
+        )
     ]
     objects = _group(marks, threshold, same_name=True)
     kept = [group for group in objects if len(group) >= needed]
@@ -124,16 +134,43 @@ def _boxes(said: Sequence[Boxes], threshold: float, everyone: bool) -> Verdict:
         return Open("people disagree: they call the same object by different names", disagree=True)
     if not kept and sum(is_empty(labels) for labels in said) < needed:
         return Open("people disagree: no box is marked by more than half of them", disagree=True)
-    means = sorted((tuple(np.mean([mark.xyxy for mark in group], axis=0)), group[0].name) for group in kept)
-    labels = Boxes(np.asarray([box for box, _ in means], np.float32).reshape(-1, 4), tuple(name for _, name in means))
+    means = sorted((_mean(group) for group in kept), key=lambda mark: (tuple(mark.xyxy), mark.name))
+    xyxy = np.asarray([mark.xyxy for mark in means], np.float32).reshape(-1, 4)
+    turned = np.asarray([mark.turned for mark in means], np.bool_)[:, None, None]
+    corners = np.asarray([mark.corners for mark in means], np.float32).reshape(-1, 4, 2)
+    labels = Boxes(xyxy, tuple(mark.name for mark in means), np.where(turned, corners, corners_of(xyxy)))
     return Agreed(AnswerState.LABELLED if kept else AnswerState.EMPTY, labels)
+
+
+def _mean(group: Sequence[Mark]) -> Mark:
+    """The average of one object's marks. Where people turned it, that is the one among theirs whose corners lie nearest
+    to the average of all, turned ones first: the average itself would be no rectangle.
+    """
+    if not any(mark.turned for mark in group):
+        xyxy = np.mean([mark.xyxy for mark in group], axis=0)
+        return Mark(0, group[0].name, xyxy, _corners_of(xyxy))
+    # by value: in which order people answered must not count
+    ordered = sorted(group, key=lambda mark: (not mark.turned, mark.corners.tolist()))
+    aligned = [_aligned(mark.corners, ordered[0].corners) for mark in ordered]
+    far = np.linalg.norm(np.asarray(aligned) - np.mean(aligned, axis=0), axis=(1, 2))
+    return ordered[int(np.argmax(far <= far.min() + 1e-6))]
+
+
+def _aligned(corners: npt.NDArray[np.float64], others: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """The corners, told from that one from which they fit the others best: a box may be turned there by either side."""
+    ways = [np.roll(corners, -first, axis=0) for first in range(4)]
+    return min(ways, key=lambda way: float(np.linalg.norm(way - others)))
+
+
+def _corners_of(xyxy: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    return np.asarray(corners_of(xyxy.astype(np.float32)[None])[0], np.float64)
 
 
 def _group(marks: Sequence[Mark], threshold: float, *, same_name: bool) -> list[list[Mark]]:
     """Marks of one object: at most one a person, and each pair overlaps. The best overlaps are joined first."""
     if not marks:
         return []
-    ordered = sorted(marks, key=lambda mark: (mark.name, tuple(mark.xyxy)))  # not by person: their order must not count
+    ordered = sorted(marks, key=lambda mark: (mark.name, tuple(mark.xyxy), mark.corners.tolist()))  # not by person
     xyxy = np.asarray([mark.xyxy for mark in ordered], np.float32)
     overlaps = boxes.iou(xyxy, xyxy)
     pairs = [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,7 +14,7 @@ from alpipe.pool.agreement import Agreed, Open, Rule, merge
 from alpipe.pool.database import chunks
 from alpipe.pool.states import AGREEMENT, DISPUTED, IMPORT, OPEN
 from alpipe.pool.tables import answers
-from alpipe.types import Annotation, AnswerState
+from alpipe.types import Annotation, AnswerState, Edits
 
 
 def agree(connection: Connection, keys: Iterable[str], rule: Rule) -> None:
@@ -98,4 +98,10 @@ def to_annotation(row: Row[Any]) -> Annotation:
         model=row.model,
         at=row.at,
         blind=row.blind,
+        edits=to_edits(row.edits),
     )
+
+
+def to_edits(stored: Mapping[str, Any] | None) -> dict[str, Edits] | None:
+    """What a row holds of the edits of an answer."""
+    return None if stored is None else {name: Edits(**counts) for name, counts in stored.items()}

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, TypeAlias
 
-from sqlalchemy import ColumnElement, Connection, Row, bindparam, delete, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, bindparam, delete, func, insert, select, update
 
 from alpipe import labels as label_json
+from alpipe.economics import Work
 from alpipe.pool.agreement import Rule
-from alpipe.pool.agreements import agree, to_annotation
+from alpipe.pool.agreements import agree, to_annotation, to_edits
 from alpipe.pool.database import Database, chunks, put
 from alpipe.pool.items import ITEM_COLUMNS, ItemList, to_item
 from alpipe.pool.states import AGREEMENT, DISPUTED, IMPORT, current_answers, kind_of, restate
@@ -197,6 +198,20 @@ class Annotations:
             rows = connection.execute(query).all()
         return [(to_annotation(row), row.revision - 1, row.withdrawn_at is not None) for row in rows]
 
+    def work(self) -> list[Work]:
+        """What each person's answer that stands took, skips among them, oldest first; never what several come to."""
+        query = select(*(answers.c[name] for name in Work._fields)).order_by(answers.c.at, answers.c.id)
+        query = query.where(answers.c.kind.not_in((AGREEMENT, IMPORT)), answers.c.state != AnswerState.DRAFT.value)
+        with self._database.read() as connection:
+            rows = connection.execute(query.where(answers.c.withdrawn_at.is_(None))).all()
+        return [Work(**row._asdict() | {"state": AnswerState(row.state), "edits": to_edits(row.edits)}) for row in rows]
+
+    def imported(self) -> int:
+        """How many imported answers there are; nobody knows what they took."""
+        query = select(func.count()).where(answers.c.kind == IMPORT, answers.c.withdrawn_at.is_(None))
+        with self._database.read() as connection:
+            return connection.scalar(query) or 0
+
     def drafts(self) -> list[Annotation]:
         """Answers that somebody has begun and not submitted."""
         query = select(answers).where(answers.c.state == AnswerState.DRAFT.value, answers.c.withdrawn_at.is_(None))
@@ -301,6 +316,7 @@ def _row(kind: str, answer: Annotation) -> dict[str, Any]:
         "round": answer.round,
         "model": answer.model,
         "blind": answer.blind,
+        "edits": None if answer.edits is None else {name: asdict(done) for name, done in answer.edits.items()},
         "at": answer.at,
         "revision": 1,
         "withdrawn_at": None,

@@ -105,6 +105,7 @@ answers = Table(
     Column("round", Integer),
     Column("model", Text),
     Column("blind", Boolean, nullable=False, server_default=false()),
+    Column("edits", JSON(none_as_null=True)),  # by class, what was done to the pre-annotation; none: not known
     Column("at", UtcDateTime, nullable=False),
     Column("revision", Integer, nullable=False),  # 1, and one more with each edit
     Column("withdrawn_at", UtcDateTime),

@@ -85,6 +85,39 @@ class ClassRow:
 
 
 @dataclass(frozen=True, slots=True)
+class CostRow:
+    """What some answers took: those of a ``title`` (a round, a class) of which ``shown`` says what people saw.
+
+    ``seconds`` and ``objects`` are means an image. Of ``suggested`` objects so many were ``accepted`` as they were,
+    ``moved`` (to a mean IoU of ``overlap`` with what was suggested), ``relabelled`` or ``deleted``.
+    """
+
+    title: str
+    shown: str
+    answers: int
+    skipped: int = 0
+    seconds: float | None = None
+    objects: float | None = None
+    suggested: int = 0
+    accepted: int = 0
+    moved: int = 0
+    relabelled: int = 0
+    deleted: int = 0
+    added: int = 0
+    overlap: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """What labelling cost: by round, by class over all rounds, and by both (round → its classes)."""
+
+    rounds: tuple[CostRow, ...] = ()
+    classes: tuple[CostRow, ...] = ()
+    both: Mapping[str, tuple[CostRow, ...]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """All that the report says. ``states`` counts items by split and state; ``details`` are the figures behind the last
     metric, those of one class named ``figure/class``; ``config`` is shown as it is, so it must hold no secret.
@@ -99,6 +132,7 @@ class Report:
     waiting_for: str | None = None
     answers: int = 0
     answer_seconds: float | None = None
+    costs: Costs = field(default_factory=Costs)
     details: Mapping[str, float] = field(default_factory=dict)
     batch: Gallery | None = None
     negatives: tuple[Gallery, ...] = ()

@@ -19,7 +19,7 @@ from alpipe.errors import AlpipeError, DataError
 from alpipe.pool.store import Round
 from alpipe.project import Project
 from alpipe.report import draw
-from alpipe.report.page import ClassRow, Gallery, Picture, Report, RoundRow, contact_sheet, render
+from alpipe.report.page import ClassRow, CostRow, Costs, Gallery, Picture, Report, RoundRow, contact_sheet, render
 from alpipe.steps.acquire import scan_name
 from alpipe.steps.bank import negative_galleries
 from alpipe.steps.summary import pool_stats, waiting_for
@@ -57,7 +57,7 @@ def gather(project: Project) -> Report:
     store, stats = project.store, pool_stats(project)
     rounds = store.rounds.list()
     evaluated = [round_ for round_ in rounds if round_.value is not None]
-    times = [answer.lead_time for answer in store.annotations.latest().values() if answer.lead_time is not None]
+    labelling = stats["labelling"]
     quarantined = store.items.quarantined()
     return Report(
         name=project.config.name,
@@ -70,8 +70,9 @@ def gather(project: Project) -> Report:
         states=stats["states"],
         rounds=tuple(map(_round_row, rounds)),
         waiting_for=_without_user(waiting_for(project)),
-        answers=len(times),
-        answer_seconds=sum(times) if times else None,
+        answers=labelling["timed"],
+        answer_seconds=labelling["spent"] if labelling["timed"] else None,
+        costs=_costs(labelling),
         details=evaluated[-1].metrics if evaluated else {},
         batch=_last_batch(project, rounds),
         negatives=negative_galleries(project),
@@ -206,6 +207,31 @@ def _round_row(round_: Round) -> RoundRow:
         holdout_hash=round_.holdout_hash,
         started_at=round_.started_at,
     )
+
+
+def _costs(labelling: Mapping[str, Any]) -> Costs:
+    both: dict[str, tuple[CostRow, ...]] = {}
+    for row in labelling["rounds"]:
+        some = tuple(_cost_row(one["class"], one | {"shown": row["shown"]}) for one in row["classes"])
+        both[_round_name(row)] = both.get(_round_name(row), ()) + some
+    order = {row["class"]: at for at, row in enumerate(labelling["classes"])}
+    both = {name: tuple(sorted(rows, key=lambda row: order[row.title])) for name, rows in both.items()}
+    total = [_cost_row("all", row) for row in labelling["total"]] if len(both) > 1 else []
+    return Costs(
+        rounds=(*(_cost_row(_round_name(row), row) for row in labelling["rounds"]), *total),
+        classes=tuple(_cost_row(row["class"], row) for row in labelling["classes"]),
+        both=both,
+        notes=tuple(labelling["notes"]),
+    )
+
+
+def _round_name(row: Mapping[str, Any]) -> str:
+    return "–" if row["round"] is None else str(row["round"])
+
+
+def _cost_row(title: str, row: Mapping[str, Any]) -> CostRow:
+    names = [name for name in CostRow.__slots__ if name != "title"]
+    return CostRow(title, **{name: row[name] for name in names})
 
 
 def _provenance(project: Project, rounds: Sequence[Round], evaluated: Round | None) -> tuple[tuple[str, str], ...]:

@@ -8,6 +8,7 @@ from typing import Any
 from alpipe.project import Project
 from alpipe.steps.acquire import NO_IMAGES, scan_name
 from alpipe.steps.exchange import batch_of
+from alpipe.steps.labelling import labelling
 from alpipe.types import Boxes, ImageClass, ItemState, Labels, Masks, Split
 
 
@@ -75,7 +76,9 @@ def status(project: Project) -> dict[str, Any]:
 
 
 def pool_stats(project: Project) -> dict[str, Any]:
-    """Counts by split and state, labels by class (in how many images, how many objects), sizes, groups, lead times."""
+    """Counts by split and state, labels by class (in how many images, how many objects), sizes, groups, and what
+    labelling cost.
+    """
     store = project.store
     states = {
         str(split): {str(state): store.items.counts(split).get(str(state), 0) for state in ItemState} for split in Split
@@ -88,13 +91,12 @@ def pool_stats(project: Project) -> dict[str, Any]:
             objects.update(names)
     items = store.items.list()
     sizes = Counter(f"{item.width}×{item.height}" for item in items if item.state is not ItemState.QUARANTINED)
-    times = [a.lead_time for a in store.annotations.latest().values() if a.lead_time is not None]
     return {
         "states": states,
         "labels": {name: {"images": images[name], "objects": objects[name]} for name in project.classes},
         "sizes": dict(sizes.most_common(5)),
         "groups": len({item.group for item in items if item.group is not None}),
-        "seconds_per_answer": round(sum(times) / len(times), 1) if times else None,
+        "labelling": labelling(project),
     }
 
 

@@ -41,6 +41,7 @@ ANSWERS = (
 )
 CENSUS = "id,data,predictions_model_versions"
 DETAILS = "id,data,total_annotations,cancelled_annotations,annotations,parent_prediction,drafts,predictions"
+SHOWN = "id,data,predictions,model_version,result"
 OPEN = "id,data,is_labeled,annotations,predictions,model_version,result"
 
 
@@ -143,7 +144,8 @@ class Studio:
         )
         return [StudioProject(raw) for raw in found]
 
-    def create_project(self, title: str, xml: str, description: str) -> int:
+    def create_project(self, title: str, xml: str, description: str, people: int = 1) -> int:
+        """Makes a project and returns its number; ``people`` is how many are asked about each task."""
         with self._stated(f"making the project {title!r}"):
             made = self._sdk.projects.create(
                 title=title,
@@ -151,7 +153,7 @@ class Studio:
                 description=description,
                 sampling="Uncertainty sampling",
                 show_collab_predictions=True,
-                maximum_annotations=1,
+                maximum_annotations=people,
                 request_options=ONCE,
             )
             return int(made.id)

@@ -95,7 +95,7 @@ def find_or_make(studio: Studio, choice: ProjectChoice, context: AnnotatorContex
         choice.note({"mark": mark})
         description = f"Made by alpipe for {context.project!r}. Keep this mark: {mark}"
         xml = config.write(context.task, context.classes, choice.drawing)
-        number = studio.create_project(_title(choice.title), xml, description=description)
+        number = studio.create_project(_title(choice.title), xml, description, context.people)
         choice.note({"mark": mark, "project": number, "url": studio.url})
         found = find(studio, choice, context)
         if found is None:

@@ -15,12 +15,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from alpipe.annotators.studio import duplicates, regions
-from alpipe.annotators.studio.client import ANSWERS, DETAILS, Filter, Row, Studio
+from alpipe.annotators.studio import duplicates, regions, suggestions
+from alpipe.annotators.studio.client import ANSWERS, Filter, Row, Studio
 from alpipe.annotators.studio.duplicates import KEY, key_of
 from alpipe.annotators.studio.project import OpenProject
+from alpipe.annotators.studio.suggestions import Named, Shown
 from alpipe.errors import AlpipeError, AnnotatorError, DataError
 from alpipe.protocols import AnnotatorContext, ProgressCallback
+from alpipe.shapes.parts import to_labels
 from alpipe.types import Annotation, AnswerState, Item, Labels, Progress, Pulled, Refusal, is_empty
 
 OVERLAP = timedelta(seconds=60)
@@ -108,7 +110,7 @@ def pull(
     read.refused += [Refusal(project.name, f"{reason}: {str(task)[:100]}") for _, task, reason in read.raw]
     grouped = duplicates.by_key(tasks)
     answers = {key: _answers(rows, project, key) for key, rows in grouped.items()}
-    shown = _shown(studio, project, answers)
+    shown = suggestions.shown_for(studio, project, _pre_annotated(answers))
     for key, given in answers.items():
         _read(read, given, context.item(key), shown, project, context, studio.url)
     stored = _standing(context, project, list(answers))
@@ -149,7 +151,7 @@ def _read(
     read: Read,
     given: Sequence[Answer],
     item: Item | None,
-    shown: Mapping[int, str],
+    shown: Shown,
     project: OpenProject,
     context: AnnotatorContext,
     url: str,
@@ -166,25 +168,29 @@ def _read(
 
 
 def _annotation(
-    answer: Answer, item: Item, shown: Mapping[int, str], project: OpenProject, context: AnnotatorContext
+    answer: Answer, item: Item, shown: Shown, project: OpenProject, context: AnnotatorContext
 ) -> Annotation:
     raw, data = answer.raw, answer.task["data"]
     kind = answer.ref.rpartition("/")[2][:1]
     if kind == "?":
         raise DataError("an answer has no number")
     labels: Labels | None = None
+    given: list[Named] = []
     if raw.get("was_cancelled"):
         state = AnswerState.SKIPPED
     else:
         try:
-            labels = regions.decode(raw.get("result"), item, project.control, context.classes)
+            given = regions.parts(raw.get("result"), item, project.control, context.classes)
+            labels = to_labels(context.task, [part for _, part in given], complete=True)
         except DAMAGED:
             if kind != "d":
                 raise
         nothing = labels is None or is_empty(labels)
         state = AnswerState.DRAFT if kind == "d" else AnswerState.EMPTY if nothing else AnswerState.LABELLED
     lead_time = raw.get("lead_time")
-    model = shown_model(raw, answer.task, shown)
+    model = shown_model(raw, answer.task, shown.versions)
+    is_submitted = state in (AnswerState.LABELLED, AnswerState.EMPTY)
+    seen = suggestions.result(raw, answer.task, model, shown)
     return Annotation(
         item_key=item.key,
         state=state,
@@ -196,6 +202,7 @@ def _annotation(
         model=model,
         at=_time(raw["updated_at"]),
         blind=model is None and data.get("blind") is True,
+        edits=suggestions.edits(given, seen, item, project.control, context.classes) if is_submitted else None,
     )
 
 
@@ -214,17 +221,9 @@ def shown_model(answer: Row, task: Row, shown: Mapping[int, str]) -> str | None:
     return stated if isinstance(stated, str) and stated else None
 
 
-def _shown(studio: Studio, project: OpenProject, answers: Mapping[str, Sequence[Answer]]) -> dict[int, str]:
-    """The model versions of predictions by their numbers, for tasks that have several of them and were answered."""
-    unclear = [
-        key
-        for key, given in answers.items()
-        if any(isinstance(a.raw, dict) and a.raw.get("parent_prediction") for a in given)
-        and any(len(set(duplicates.versions(a.task))) > 1 for a in given)
-    ]
-    tasks = duplicates.of_items(studio, project, unclear, DETAILS)
-    predictions = [row for rows in tasks.values() for task in rows for row in duplicates.parts(task, "predictions")]
-    return {int(row["id"]): str(row["model_version"]) for row in predictions}
+def _pre_annotated(answers: Mapping[str, Sequence[Answer]]) -> list[str]:
+    """The keys of items that were answered and whose task has predictions."""
+    return [key for key, given in answers.items() if any(duplicates.versions(answer.task) for answer in given)]
 
 
 def _who(answer: Row) -> str:

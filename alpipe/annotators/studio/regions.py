@@ -63,19 +63,29 @@ def decode(result: Any, item: Item, control: Control, classes: Sequence[str]) ->
     none. All else is an error, as is a label that is not among the classes: dropping a region would teach that nothing
     is there. Raises DataError that names each region and what is wrong.
     """
+    return to_labels(control.task, [part for _, part in parts(result, item, control, classes)], complete=True)
+
+
+def parts(result: Any, item: Item, control: Control, classes: Sequence[str]) -> list[tuple[str | None, Part]]:
+    """The regions of a result, each with its id (None: it has none), as ``decode`` understands them; without strokes
+    that were rubbed out.
+
+    Raises DataError as ``decode`` does.
+    """
     if not isinstance(result, list):
         raise DataError(f"the result is no list of regions: {str(result)[:60]}")
     ours = {control.drawing.there(name): name for name in classes}
-    parts, faults = [], []
+    taken, faults = [], []
     for at, region in enumerate(result, start=1):
         try:
-            parts.append(_part(region, item, control, ours))
+            part = _part(region, item, control, ours)
+            taken.append((region["id"] if isinstance(region.get("id"), str) else None, part))
         except DataError as error:
             faults.append(f"region {at}{_id(region)}: {error}")
     if faults:
         more = f"; and {len(faults) - TOLD} regions more" if len(faults) > TOLD else ""
         raise DataError("; ".join(faults[:TOLD]) + more)
-    return to_labels(control.task, [part for part in parts if not _is_rubbed_out(part)], complete=True)
+    return [(name, part) for name, part in taken if not _is_rubbed_out(part)]
 
 
 def check(regions: Sequence[Region], control: Control) -> list[str]:
