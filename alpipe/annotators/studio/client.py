@@ -185,8 +185,10 @@ class Studio:
                 )
         self._storages.add((number, folder))
 
-    def ensure_view(self, number: int, title: str) -> None:
-        """A tab of the data manager that shows the most uncertain tasks first; of several by that title the first."""
+    def ensure_view(self, number: int, title: str, filters: Sequence[Filter] = ()) -> None:
+        """A tab of the data manager that shows the most uncertain tasks first, of those that meet all filters; of
+        several by that title the first.
+        """
         if not self._views(number, title):
             with self._stated("making the tab"):
                 self._sdk.views.create(
@@ -196,6 +198,7 @@ class Studio:
                         "type": "list",
                         "target": "tasks",
                         "ordering": ["-tasks:data.uncertainty"],
+                        "filters": {"conjunction": "and", "items": [condition.row() for condition in filters]},
                         "columnsDisplayType": {"tasks:data.uncertainty": "Number"},
                         "hiddenColumns": {"explore": HIDDEN, "labeling": HIDDEN},
                     },
