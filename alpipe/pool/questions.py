@@ -16,7 +16,6 @@ from alpipe.pool.states import current_answers
 from alpipe.pool.tables import answers, items, questions
 from alpipe.types import Labels, Question, QuestionKind, QuestionState, Receipt, Rle
 
-
 QuestionList: TypeAlias = list[Question]
 
 
