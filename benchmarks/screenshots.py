@@ -52,6 +52,9 @@ FLAGS = (
 PATIENCE = 60
 MOST_BYTES = 300_000
 COUNT = 12
+SEEN = 6
+"""Images that are on the screen in the list at the least."""
+
 MODEL = "r003-1f2e3d4c"
 
 
@@ -110,7 +113,9 @@ def main(folder: Path, home: Path | None) -> None:
             _log_in(browser, running)
             view = _view(boxes)
             take = Camera(browser, folder)
-            take("hardest-first", f"{running.url}/projects/{of_boxes['detect0000'].split('/')[0]}/data?tab={view}", _rows)
+            take(
+                "hardest-first", f"{running.url}/projects/{of_boxes['detect0000'].split('/')[0]}/data?tab={view}", _rows
+            )
             take("boxes", _address(running, of_boxes["detect0000"]), _drawn)
             take("masks", _address(running, of_masks["segment0000"]), _drawn)
             take("question", _address(running, question), _drawn)
@@ -148,7 +153,9 @@ def _moved(labels: Labels, rng: np.random.Generator) -> Labels:
         case Boxes():
             return Boxes(labels.xyxy + rng.uniform(-4, 4, labels.xyxy.shape).astype(np.float32), labels.names)
         case Masks():
-            return Masks({name: rle.encode(np.roll(rle.decode(mask), 2, axis=1)) for name, mask in labels.by_name.items()})
+            return Masks(
+                {name: rle.encode(np.roll(rle.decode(mask), 2, axis=1)) for name, mask in labels.by_name.items()}
+            )
         case _:
             return labels
 
@@ -166,9 +173,9 @@ def _address(running: Server, external_id: str) -> str:
 
 
 def _rows(browser: Any) -> bool:
-    images = browser.find_elements("css selector", "img")
-    loaded = [image for image in images if "local-files" in str(image.get_attribute("src"))]
-    return len(loaded) >= COUNT - 2 and all(int(image.get_property("naturalWidth")) > 0 for image in loaded)
+    script = "return [...document.images].filter(i => i.src.includes('local-files')).map(i => i.naturalWidth)"
+    widths = browser.execute_script(script)
+    return len(widths) >= SEEN and all(widths)
 
 
 def _drawn(browser: Any) -> bool:

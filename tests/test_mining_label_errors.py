@@ -43,7 +43,9 @@ def image(key: str, name: str, cat: float) -> tuple[Labels, Prediction]:
     return ImageClass(name), ClassPrediction(key, np.array([cat, 1 - cat], np.float32))
 
 
-def boxes(key: str, labelled: Sequence[tuple[float, str]], seen: Sequence[tuple[float, str, float]]) -> tuple[Labels, Prediction]:
+def boxes(
+    key: str, labelled: Sequence[tuple[float, str]], seen: Sequence[tuple[float, str, float]]
+) -> tuple[Labels, Prediction]:
     """Boxes of 10 pixels a side, side by side by their x."""
     xyxy = np.array([[x, 0, x + 10, 10] for x, _ in labelled], np.float32).reshape(-1, 4)
     found = np.array([[x, 0, x + 10, 10] for x, _, _ in seen], np.float32).reshape(-1, 4)
@@ -112,8 +114,6 @@ def test_a_part_of_a_mask_that_the_model_surely_takes_for_something_else() -> No
 
 def test_the_same_doubt_has_the_same_key_whichever_model_has_it() -> None:
     good = [boxes(f"g{n}", [(0, "cat")], [(0, "cat", 0.9)]) for n in range(5)]
-    first, second = (
-        doubted([*good, boxes("x", [(20, "cat")], [(0, "dog", score)])]) for score in (0.3, 0.6)
-    )
+    first, second = (doubted([*good, boxes("x", [(20, "cat")], [(0, "dog", score)])]) for score in (0.3, 0.6))
     assert [one.key for one in first] == [one.key for one in second]
     assert len(first) == 1

@@ -86,7 +86,8 @@ class Questions:
     def asked(self, receipts: Iterable[Receipt], round_: int) -> None:
         """Records that questions came to people; the receipts are by the questions' keys."""
         rows = [{"key_": key, "external_id": number} for key, number in receipts]
-        change = update(questions).where(questions.c.key == bindparam("key_"), _is(QuestionState.OPEN))
+        open_ = questions.c.state == QuestionState.OPEN.value
+        change = update(questions).where(questions.c.key == bindparam("key_"), open_)
         with self._database.write() as connection:
             for some in chunks(rows):
                 connection.execute(change.values(state=QuestionState.ASKED.value, asked_round=round_), some)
