@@ -47,7 +47,7 @@ from alpipe.types import (
 
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
-    "--disable-background-networking", "--disable-component-update", "--window-size=1400,900",
+    "--disable-background-networking", "--disable-component-update", "--window-size=1360,1200",
 )  # fmt: skip
 PATIENCE = 60
 MOST_BYTES = 300_000
@@ -82,13 +82,18 @@ class Stage:
             count = len(labels.names) if isinstance(labels, Boxes) else len(labels.by_name)  # type: ignore[union-attr]
             scores = tuple(rng.uniform(0.35, 0.9, count).tolist())
             suggestion = Suggestion(labels, scores, MODEL)
-            requests.append(LabelRequest(item, 3, reason, uncertainty, suggestion, blind=at % 10 == 4))
+            requests.append(LabelRequest(item, 3, reason, uncertainty, suggestion, blind=_blind(at)))
         return {receipt.item_key: receipt.external_id for receipt in self.annotator.push(requests)}
+
+    def richest(self) -> Item:
+        """The image with the most objects, of those that are shown with a pre-annotation."""
+        rows = [at for at in range(COUNT) if not _blind(at)]
+        return list(self.items.values())[max(rows, key=lambda at: _ink(self.made[at], self.task))]
 
     def ask(self) -> str:
         """Asks about an object that nobody marked, in the image with the most; the question's task."""
-        at = max(range(COUNT), key=lambda at: len(self.made[at].boxes.names))
-        boxes, item = self.made[at].boxes, list(self.items.values())[at]
+        item = self.richest()
+        boxes = self.made[list(self.items).index(item.key)].boxes
         left, name = Boxes(boxes.xyxy[1:], boxes.names[1:]), boxes.names[0]
         x1, y1, x2, y2 = boxes.xyxy[0].tolist()
         question = Question(
@@ -116,8 +121,8 @@ def main(folder: Path, home: Path | None) -> None:
             take(
                 "hardest-first", f"{running.url}/projects/{of_boxes['detect0000'].split('/')[0]}/data?tab={view}", _rows
             )
-            take("boxes", _address(running, of_boxes["detect0000"]), _drawn)
-            take("masks", _address(running, of_masks["segment0000"]), _drawn)
+            take("boxes", _address(running, of_boxes[boxes.richest().key]), _drawn)
+            take("masks", _address(running, of_masks[masks.richest().key]), _drawn)
             take("question", _address(running, question), _drawn)
 
 
@@ -138,9 +143,22 @@ class Camera:
         picture = Image.open(io.BytesIO(now)).convert("RGB")
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"{name}.png"
-        picture.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(path, optimize=True)
+        picture.quantize(160, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(path, optimize=True)
         size = path.stat().st_size
         print(f"{path}: {size / 1000:.0f} kB" + ("; too large" if size > MOST_BYTES else ""))
+
+
+def _blind(at: int) -> bool:
+    return at % 10 == 4
+
+
+def _ink(picture: MadeImage, task: Task) -> int:
+    """How much there is to see: wide images with many objects first, since they fit the screen."""
+    labels = digits.labels_for(picture, task)
+    width, height = Image.open(picture.path).size
+    masks = labels.by_name.values() if isinstance(labels, Masks) else ()
+    found = sum(map(rle.area, masks)) if masks else len(picture.boxes.names)
+    return found if width > height else 0
 
 
 def _item(key: str, picture: MadeImage) -> Item:
@@ -179,8 +197,10 @@ def _rows(browser: Any) -> bool:
 
 
 def _drawn(browser: Any) -> bool:
-    submit = browser.find_elements("xpath", "//button[contains(., 'Submit')]")
-    return bool(submit) and bool(browser.find_elements("css selector", "canvas"))
+    """Whether the image and the list of regions are there."""
+    text = browser.find_element("tag name", "body").text
+    canvas = browser.find_elements("css selector", "canvas")
+    return bool(canvas) and "Submit" in text and "Labeled regions will appear here" not in text and "By Time" in text
 
 
 def _log_in(browser: Any, running: Server) -> None:

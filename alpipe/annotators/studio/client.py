@@ -49,7 +49,7 @@ HIDDEN = [
     for column in (
         "inner_id", "annotations_results", "annotations_ids", "predictions_score", "predictions_results",
         "predictions_model_versions", "file_upload", "storage_filename", "created_at", "updated_at", "updated_by",
-        "draft_exists", "data.alpipe_key", "data.blind",
+        "draft_exists", "completed_at", "avg_lead_time", "data.kind", "data.item", "data.alpipe_key", "data.blind",
     )
 ]  # fmt: skip
 """Columns that tell people nothing, and hide the image, the reason and the uncertainty behind them."""

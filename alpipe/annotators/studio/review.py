@@ -122,16 +122,16 @@ def replies(
 
 def words(question: Question) -> str:
     """The question as it stands above the image."""
-    given, seen = question.given, question.proposed
+    given, seen = f"“{question.given}”", f"“{question.proposed}”"
     match question.kind:
         case QuestionKind.MISSED:
-            return f"Framed: a {seen} that nobody marked? The model says so ({question.score:.2f}), the labels do not."
+            return f"Is the framed region a {seen} that nobody marked? The model says so ({question.score:.2f})."
         case QuestionKind.UNFOUNDED:
-            return f"Framed: is this a {given}? The labels say so, the model sees nothing there."
+            return f"Is the framed region a {given}, as it is labelled? The model sees nothing there."
         case QuestionKind.SWAPPED if question.box is None:
-            return f"Labelled {given}, but the model sees {seen}. Keep the label, or choose another."
+            return f"Is this a {given}, as it is labelled? The model sees {seen}: keep the label or choose another."
         case _:
-            return f"Framed: {given} or {seen}? The labels say {given}, the model says {seen}."
+            return f"Is the framed region a {given}, as it is labelled? The model sees {seen}."
 
 
 def _task(question: Question, project: OpenProject) -> Row:
@@ -164,11 +164,14 @@ def _named(question: Question) -> Item:
 
 
 def _frame(box: tuple[float, float, float, float], item: Item, project: OpenProject) -> Row:
-    """A frame around the box, a little wider, so that it does not hide a label's own outline."""
+    """A frame around the box, a little wider, so that it does not hide a label's own outline, but off the image's edge,
+    where it would be cut.
+    """
     x1, y1, x2, y2 = box
     margin = 0.01 * math.hypot(item.width, item.height)
-    left, top = max(x1 - margin, 0.0), max(y1 - margin, 0.0)
-    right, bottom = min(x2 + margin, item.width), min(y2 + margin, item.height)
+    edge = margin / 3
+    left, top = max(x1 - margin, edge), max(y1 - margin, edge)
+    right, bottom = min(x2 + margin, item.width - edge), min(y2 + margin, item.height - edge)
     return {
         "id": regions.region_id(FRAME, item.key, 0),
         "type": "rectangle",
