@@ -46,7 +46,7 @@ def open_case(folder: Path, task: Task, server: Server) -> tuple[Case, LabelStud
 def tasks_of(annotator: LabelStudioAnnotator, choice: Any) -> list[Row]:
     with annotator.studio() as studio:
         project = projects.find(studio, choice, annotator.context)
-        return [] if project is None else studio.tasks(project.id, include=DETAILS)
+        return [] if project is None else studio.tasks(project.id, include=f"{DETAILS},result")
 
 
 def say(
@@ -151,6 +151,13 @@ def test_answers_flow_back_into_labels_and_bank(
     annotator = project.annotator()
     assert isinstance(annotator, LabelStudioAnnotator)
     assert steps.push(project, 1, annotator, lambda _: None) == 3
+    assert steps.push(project, 1, annotator, lambda _: None) == 3
+    tasks = {row["data"]["item"]: row for row in tasks_of(annotator, annotator.review)}
+    assert len(tasks) == 3
+    with annotator.studio() as studio:  # somebody deletes one: it is asked again
+        there = projects.find(studio, annotator.review, annotator.context)
+        assert there is not None
+        studio.delete_untouched(there.id, [int(tasks[items[2].key]["id"])], [])
     assert steps.push(project, 1, annotator, lambda _: None) == 3
     tasks = {row["data"]["item"]: row for row in tasks_of(annotator, annotator.review)}
     assert len(tasks) == 3

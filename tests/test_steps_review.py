@@ -43,7 +43,8 @@ class People(oracle.OracleAnnotator):
     def ask(
         self, questions: Sequence[Question], gone: Sequence[str] = (), progress: ProgressCallback = no_progress
     ) -> list[Receipt]:
-        self.asked = [*getattr(self, "asked", []), *(question.key for question in questions)]
+        before = getattr(self, "asked", [])
+        self.asked = [*before, *(question.key for question in questions if question.key not in before)]
         self.gone = [*getattr(self, "gone", []), *gone]
         return [Receipt(question.key, f"9/{question.key}") for question in questions]
 
@@ -111,6 +112,24 @@ def test_questions_take_the_place_of_new_images_within_the_batch(
     assert (counts["selected"], counts["questions_asked"]) == (2, 2)
     assert "2 questions about labels" in loop.single(project, "push")
     assert people.asked == best[:2], "a round's share is asked once"
+
+
+def test_questions_have_the_batch_for_themselves_where_no_image_is_left(
+    make_project: MakeProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = make_project(Task.CLASSIFY, mining=False)
+    people = with_people(project, monkeypatch)
+    a, b, *_ = project.classes
+    examples = label(project, 100, a)
+    waiting_for = str(advance(project).waiting_for)
+    assert "questions" not in waiting_for
+    project.store.questions.replace([doubt(example, 0.9, b) for example in examples])
+    assert "4 questions about labels wait" in str(advance(project).waiting_for)
+    assert len(people.asked) == 4
+    at = datetime.now(UTC)
+    people.said = (Reply(people.asked[0], None, None, "labelstudio:1", "9/q/a1", at),)
+    assert "4 questions about labels wait" in str(advance(project).waiting_for)
+    assert len(people.asked) == 5, "one was answered, and another follows"
 
 
 def test_a_share_of_nothing_asks_nothing(make_project: MakeProject, monkeypatch: pytest.MonkeyPatch) -> None:

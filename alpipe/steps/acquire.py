@@ -79,7 +79,8 @@ def select(project: Project, round_: Round, progress: ProgressCallback) -> Outco
     if not pool and not held_out:
         if _new_labels(project, round_, progress):
             return Done("the pool has no unlabelled image left", {"counts": {"selected": 0}})
-        return Waiting(NO_IMAGES)
+        asked = review.push_alone(project, round_.number, progress)
+        return Waiting(NO_IMAGES + (f"; {asked} questions about labels wait for answers" if asked else ""))
     room = project.config.batch - review.room(project, round_.number)
     k = min(room, len(pool))
     rng = np.random.default_rng([project.config.seed, round_.number])

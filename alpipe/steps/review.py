@@ -72,15 +72,30 @@ def push(project: Project, round_: int, annotator: Annotator, progress: Progress
     """Asks the likeliest errors, as many as the round has room for, and takes back what no longer needs asking; returns
     how many were asked in the round.
     """
-    store = project.store.questions
-    if not isinstance(annotator, Reviewer):
+    if isinstance(annotator, Reviewer):
+        _ask(project, round_, annotator, _budget(project) - project.store.questions.count(round_), progress)
+    return project.store.questions.count(round_)
+
+
+def push_alone(project: Project, round_: int, progress: ProgressCallback) -> int:
+    """Where no image is left to be labelled, questions have the whole batch for themselves, and as they are answered
+    others follow; returns how many wait for people.
+    """
+    annotator, store = project.annotator(), project.store.questions
+    if not isinstance(annotator, Reviewer) or not project.config.review.share:
         return 0
+    _ask(project, round_, annotator, project.config.batch - store.counts()[QuestionState.ASKED], progress)
+    return store.counts()[QuestionState.ASKED]
+
+
+def _ask(project: Project, round_: int, annotator: Reviewer, most: int, progress: ProgressCallback) -> None:
+    store = project.store.questions
     store.outdate()
     gone = [one.question.key for one in store.list([QuestionState.STALE]) if one.task is not None and one.by is None]
-    questions = store.next(max(0, _budget(project) - store.count(round_)))
+    waiting = [one.question for one in store.list([QuestionState.ASKED])]  # again, in case that somebody deleted one
+    questions = [*waiting, *store.next(max(0, most))]
     if questions or gone:
         store.asked(annotator.ask(questions, gone, progress), round_)
-    return store.count(round_)
 
 
 def told(questions: int) -> str:
