@@ -94,8 +94,11 @@ class Stage:
         """Asks about an object that nobody marked, in the image with the most; the question's task."""
         item = self.richest()
         boxes = self.made[list(self.items).index(item.key)].boxes
-        left, name = Boxes(boxes.xyxy[1:], boxes.names[1:]), boxes.names[0]
-        x1, y1, x2, y2 = boxes.xyxy[0].tolist()
+        off = np.abs((boxes.xyxy[:, :2] + boxes.xyxy[:, 2:]) / 2 - (item.width / 2, item.height / 2)).max(axis=1)
+        at = int(off.argmin())
+        others = [row for row in range(len(boxes.names)) if row != at]
+        left, name = Boxes(boxes.xyxy[others], tuple(boxes.names[row] for row in others)), boxes.names[at]
+        x1, y1, x2, y2 = boxes.xyxy[at].tolist()
         question = Question(
             "question", item, QuestionKind.MISSED, left, (x1, y1, x2, y2), None, name, 0.94, 3, MODEL, "sure of it"
         )
