@@ -3,7 +3,7 @@
     python -m benchmarks.label_errors [classify | detect] [--count 300] [--wrong 0.1] [--steps 400] [--seed 0]
 
 trains the task's default learner on all labels, wrong ones included, has it predict the same images, as the loop does,
-and prints how many questions were raised and how many of them are about wrong labels. classify: another class. detect: a
+and prints how many questions were raised, and how many are about wrong labels. classify: another class. detect: a
 third of the wrong boxes get another class, a third move to an empty place, and a third are left out (these are for the
 guard of mining, and not counted here).
 """
