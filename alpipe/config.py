@@ -57,6 +57,16 @@ class Agreement(BaseModel):
     iou: float = Field(0.5, gt=0, le=1)
 
 
+class Review(BaseModel):
+    """Questions to people about labels that the model contradicts, for the same budget as new images: at most ``share``
+    of each batch is questions in their place; 0 asks none.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    share: float = Field(0.1, ge=0, le=1)
+
+
 class Config(BaseModel):
     """What a project is about; see ``configs/`` for commented examples."""
 
@@ -71,6 +81,7 @@ class Config(BaseModel):
     suggest_above: float = Field(0.3, ge=0, le=1, description="Confidence from which a pre-annotation is shown.")
     blind: float = Field(0.1, ge=0, le=1, description="Share of the images that is shown without pre-annotation.")
     agreement: Agreement = Agreement()
+    review: Review = Review()
     validation_share: float = Field(0.0, ge=0, lt=1, description="Share of the labels that only chooses weights.")
     holdout: Holdout = Holdout()
     learner: Choice

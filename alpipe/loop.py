@@ -85,7 +85,7 @@ def advance(
 
 def _late_answers(project: Project, progress: ProgressCallback) -> int:
     """Where no image is left to send, earlier tasks may still have been answered or edited; how many were."""
-    if project.store.meta.get("where") is None:
+    if project.store.meta.get("where") is None and not any(project.store.questions.counts().values()):
         return 0
     got = exchange.pull(project, project.annotator(), progress)
     return got.answers + got.withdrawn

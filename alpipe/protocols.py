@@ -30,8 +30,10 @@ from alpipe.types import (
     Prediction,
     Progress,
     Pulled,
+    Question,
     Receipt,
     Refusal,
+    Reply,
     Task,
 )
 
@@ -328,6 +330,21 @@ class Annotator(Protocol):
 
     def where(self) -> str:
         """Where a person finds the questions (a URL), or in words who answers."""
+
+
+@runtime_checkable
+class Reviewer(Protocol):
+    """What an annotator has besides, where people can be asked about labels that stand."""
+
+    def ask(
+        self, questions: Sequence[Question], gone: Sequence[str] = (), progress: ProgressCallback = no_progress
+    ) -> list[Receipt]:
+        """One receipt a question, by its key; a question that arrived before is not repeated. Questions of the keys in
+        ``gone`` are taken back, unless somebody has answered or begun them.
+        """
+
+    def replies(self, questions: Sequence[Question]) -> list[Reply | Refusal]:
+        """The newest reply to each of these that has one, and replies that cannot be understood."""
 
 
 class AnnotatorPlugin(Protocol):

@@ -471,6 +471,69 @@ class RegionAnswer(NamedTuple):
     annotator: str
 
 
+class QuestionKind(StrEnum):
+    """In which way a model contradicts the labels of an image.
+
+    ``missed``: an object that nobody marked. ``unfounded``: a label where the model sees nothing. ``swapped``: a label
+    where it sees another class.
+    """
+
+    MISSED = "missed"
+    UNFOUNDED = "unfounded"
+    SWAPPED = "swapped"
+
+
+class QuestionState(StrEnum):
+    """Where a question stands: ``open`` is not asked yet, ``asked`` waits for a person, who then found the labels
+    ``right`` or ``wrong``, or skipped it (``unsure``); ``stale``: the labels it is about no longer stand.
+    """
+
+    OPEN = "open"
+    ASKED = "asked"
+    RIGHT = "right"
+    WRONG = "wrong"
+    UNSURE = "unsure"
+    STALE = "stale"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Question:
+    """A question to a person about labels that stand: are they right, or is the model that contradicts them?
+
+    ``key`` names it for good, at most KEY_LENGTH characters; ``box`` is xyxy in pixels (None: the whole image),
+    ``region`` its pixels where masks are meant. ``given`` is what the labels say there and ``proposed`` what the model
+    says, None for nothing; ``score`` in [0, 1] how likely the labels are wrong, ``labels`` all labels of the image.
+    """
+
+    key: str
+    item: Item
+    kind: QuestionKind
+    labels: Labels
+    box: tuple[float, float, float, float] | None
+    given: str | None
+    proposed: str | None
+    score: float
+    round: int
+    model: str
+    reason: str
+    region: Rle | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reply:
+    """What a person said to a Question: whether the model is right (None: skipped), and the labels as they left them
+    (None: as they were).
+    """
+
+    key: str
+    model_is_right: bool | None
+    labels: Labels | None
+    annotator: str
+    external_id: str
+    at: datetime
+    lead_time: float | None = None
+
+
 class Refusal(NamedTuple):
     """A part of some input that was not taken: where it stands and why, in words."""
 

@@ -18,7 +18,7 @@ from alpipe import images
 from alpipe.annotators import labelstudio
 from alpipe.annotators.studio.server import Server
 from alpipe.protocols import AnnotatorContext
-from alpipe.types import Boxes, Edits, Item, LabelRequest, Suggestion, Task
+from alpipe.types import Boxes, Edits, Item, LabelRequest, Question, QuestionKind, Reply, Suggestion, Task
 from tests.studio_server import label_studio  # noqa: F401  # a fixture
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium: pip install 'alpipe[dev]'")
@@ -39,7 +39,7 @@ SUBMIT = "//button[contains(., 'Submit')]"
 WIDTH, HEIGHT = 300, 200
 OBJECT = (40, 30, 100, 60)
 """A green rectangle on red, as displayed: x1, y1, x2, y2."""
-RED, GREEN, OUTLINE = (200, 20, 20), (20, 200, 20), (230, 159, 0)
+RED, GREEN, OUTLINE, FRAME = (200, 20, 20), (20, 200, 20), (230, 159, 0), (224, 33, 138)
 
 
 @pytest.fixture
@@ -147,3 +147,53 @@ def test_the_box_lies_where_the_object_is_whatever_the_camera_said(
         np.testing.assert_allclose(answer.labels.xyxy, [OBJECT], atol=0.5)
         assert answer.edits == {"thing": Edits(objects=1, accepted=1)}, "submitted as it was shown"
         assert answer.lead_time is not None
+
+
+def test_a_question_shows_its_frame_and_is_answered_by_two_clicks(
+    browser: Any,
+    label_studio: Server,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("LABEL_STUDIO_URL", "LABEL_STUDIO_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    item = photo(tmp_path / "1.jpg", 1)
+    context = AnnotatorContext(
+        "asked in the browser", Task.DETECT, ("thing",), tmp_path / "private", lambda _: None, list, lambda _: item
+    )
+    annotator = labelstudio.build(labelstudio.Options(home=label_studio.home), context)
+    box = tuple(float(side) for side in OBJECT)
+    asked = Question(
+        "q",
+        item,
+        QuestionKind.MISSED,
+        Boxes.none(),
+        (box[0], box[1], box[2], box[3]),
+        None,
+        "thing",
+        0.9,
+        1,
+        "m",
+        "why",
+    )
+    [receipt] = annotator.ask([asked])
+    project, task = receipt.external_id.split("/")
+    log_in(browser, label_studio)
+    browser.get(f"{label_studio.url}/projects/{project}/data?task={task}")
+
+    def framed() -> tuple[int, ...] | None:
+        with Image.open(io.BytesIO(browser.get_screenshot_as_png())) as picture:
+            screen = np.asarray(picture.convert("RGB"))
+        image = place(screen, RED)
+        thing = place(screen, GREEN, image) if image else None
+        frame = place(screen, FRAME, image) if image else None
+        inside = thing and frame and all(np.sign((1, 1, -1, -1)) * (np.subtract(thing, frame)) >= 0)
+        return frame if inside else None
+
+    wait(browser, framed, "the frame around the object")
+    browser.find_element("xpath", "//*[text()='the model is right']").click()
+    browser.find_element("xpath", SUBMIT).click()
+    wait(browser, lambda: not browser.find_elements("xpath", SUBMIT), "the submission")
+    [reply] = annotator.replies([asked])
+    assert isinstance(reply, Reply)
+    assert (reply.model_is_right, reply.labels) == (True, Boxes.none())

@@ -298,6 +298,7 @@ def test_questions_that_the_newest_model_has_given_up_are_not_asked(store: PoolS
 
 OLD_BANK = (
     "ALTER TABLE annotations DROP COLUMN edits",
+    "DROP TABLE questions",
     "DROP TABLE negatives",
     """CREATE TABLE negatives (
         id INTEGER NOT NULL, round INTEGER NOT NULL, model TEXT NOT NULL, item_key VARCHAR(20) NOT NULL,

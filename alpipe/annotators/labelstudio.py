@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from alpipe.annotators.studio import images, server
+from alpipe.annotators.studio import images, review, server
 from alpipe.annotators.studio import project as projects
 from alpipe.annotators.studio.client import Studio
 from alpipe.annotators.studio.config import Drawing
@@ -21,7 +23,7 @@ from alpipe.annotators.studio.pull import pull as pull_answers
 from alpipe.annotators.studio.push import push as push_tasks
 from alpipe.errors import AnnotatorError
 from alpipe.protocols import AnnotatorContext, PluginOptions, ProgressCallback, no_progress
-from alpipe.types import Item, LabelRequest, Pulled, Receipt, Task
+from alpipe.types import Item, LabelRequest, Pulled, Question, Receipt, Refusal, Reply, Task
 
 TASKS = frozenset(Task)
 
@@ -73,7 +75,9 @@ class Options(PluginOptions):
 
 
 class LabelStudioAnnotator:
-    """Pushes to and pulls from one Label Studio project. Connects at each call and keeps nothing open."""
+    """Pushes to and pulls from one Label Studio project, and asks about labels in one beside it. Connects at each call
+    and keeps nothing open.
+    """
 
     def __init__(self, options: Options, context: AnnotatorContext) -> None:
         self.options = options
@@ -84,6 +88,12 @@ class LabelStudioAnnotator:
             options.project_id,
             context.folder / "labelstudio.json",
             Drawing(options.rotate, options.shape, options.polygon_tolerance, options.label_names),
+        )
+        self.review = replace(
+            self.choice,
+            title=review.title(self.choice.title),
+            number=None,
+            state=context.folder / "labelstudio-review.json",
         )
         self.ledger = Ledger(context.folder / "labelstudio-seen.json", context.folder / "refused.jsonl")
 
@@ -107,6 +117,21 @@ class LabelStudioAnnotator:
             if project is None:
                 return Pulled((), since or "")
             return pull_answers(studio, project, self.context, self.ledger, since, progress)
+
+    def ask(
+        self, questions: Sequence[Question], gone: Sequence[str] = (), progress: ProgressCallback = no_progress
+    ) -> list[Receipt]:
+        with exclusive(self.context.folder / "labelstudio.lock"), self.studio() as studio:
+            xml = review.write(self.context.task, self.context.classes, self.choice.drawing)
+            project = projects.found_or_made(studio, self.review, self.context, xml)
+            studio.ensure_view(project.id, review.VIEW, review.UNANSWERED)
+            images_of = partial(self._image_urls, studio, project)
+            return review.ask(studio, project, questions, gone, images_of, progress)
+
+    def replies(self, questions: Sequence[Question]) -> list[Reply | Refusal]:
+        with self.studio() as studio:
+            project = projects.find(studio, self.review, self.context)
+            return [] if project is None else review.replies(studio, project, questions, self.context.classes)
 
     def where(self) -> str:
         known = {} if self.choice.number else self.choice.known()

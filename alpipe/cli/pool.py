@@ -1,4 +1,4 @@
-"""Commands that inspect the pool: ls, show, top, stats, gallery, hard-negatives."""
+"""Commands that inspect the pool: ls, show, top, stats, gallery, hard-negatives, questions."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from alpipe.cli.questions import questions
+
 if TYPE_CHECKING:
     from alpipe.project import Project
     from alpipe.types import Item
 
 app = typer.Typer(help="Inspect the pool: what is in it, in which state, and what is hardest.", no_args_is_help=True)
+app.command()(questions)
 
 JSON = typer.Option(False, "--json", help="Print JSON, for scripts.")
 STATE = typer.Option(None, help="Only this state: unlabelled, selected, pushed, labelled, empty, skipped, quarantined.")

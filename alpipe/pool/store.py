@@ -11,11 +11,12 @@ from alpipe.pool.bank import Negatives
 from alpipe.pool.database import Database
 from alpipe.pool.items import Details, Items, NewItem
 from alpipe.pool.knowledge import Fingerprints, Meta, ModelRow, Models, Scores
+from alpipe.pool.questions import Asked, Questions
 from alpipe.pool.rounds import Round, Rounds
 from alpipe.pool.schema import bring_up_to_date
 from alpipe.pool.states import AGREEMENT
 
-__all__ = ["Details", "ModelRow", "NewItem", "PoolStore", "Round", "TaskRow", "Upserted"]
+__all__ = ["Asked", "Details", "ModelRow", "NewItem", "PoolStore", "Round", "TaskRow", "Upserted"]
 
 LATEST = Rule()
 """Without another rule the newest answer counts."""
@@ -23,8 +24,8 @@ LATEST = Rule()
 
 class PoolStore:
     """The store, by topic: ``items``, ``truth``, ``annotations``, ``tasks``, ``scores``, ``fingerprints``,
-    ``negatives``, ``models``, ``rounds`` and ``meta``. Each call is one transaction; times are UTC; every failure of
-    the database is a StoreError.
+    ``negatives``, ``questions``, ``models``, ``rounds`` and ``meta``. Each call is one transaction; times are UTC;
+    every failure of the database is a StoreError.
 
     Several processes and threads may use one store at a time.
     """
@@ -38,6 +39,7 @@ class PoolStore:
         self.scores = Scores(database)
         self.fingerprints = Fingerprints(database)
         self.negatives = Negatives(database)
+        self.questions = Questions(database)
         self.models = Models(database)
         self.rounds = Rounds(database)
         self.meta = Meta(database)

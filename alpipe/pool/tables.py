@@ -164,6 +164,29 @@ negatives = Table(
     Column("settled_by", Text),
 )
 
+questions = Table(
+    "questions",
+    metadata,
+    Column("key", String(KEY_LENGTH), primary_key=True),
+    _item_key(index=True),
+    Column("kind", String(16), nullable=False),
+    Column("state", String(16), nullable=False, index=True),
+    Column("labels", JSON, nullable=False),  # all labels of the image, of which it is asked
+    Column("box", JSON(none_as_null=True)),  # xyxy in pixels
+    Column("region", JSON(none_as_null=True)),  # run lengths
+    Column("given", Text),
+    Column("proposed", Text),
+    Column("score", Float, nullable=False),
+    Column("round", Integer, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("asked_round", Integer),
+    Column("external_id", Text),
+    Column("answer_id", Text),
+    Column("answered_by", Text),
+    Column("answered_at", UtcDateTime),
+)
+
 models = Table(
     "models",
     metadata,

@@ -12,7 +12,7 @@ from alpipe.errors import TrainingError
 from alpipe.pool.store import Round
 from alpipe.project import Project
 from alpipe.protocols import Describing, ProgressCallback, Scanner
-from alpipe.steps import autoencoding
+from alpipe.steps import autoencoding, review
 from alpipe.steps.candidates import Wanted, copies, gather
 from alpipe.steps.mirroring import scan_mirrored
 from alpipe.steps.models import counted, hash_of
@@ -79,8 +79,10 @@ def select(project: Project, round_: Round, progress: ProgressCallback) -> Outco
     if not pool and not held_out:
         if _new_labels(project, round_, progress):
             return Done("the pool has no unlabelled image left", {"counts": {"selected": 0}})
-        return Waiting(NO_IMAGES)
-    k = min(project.config.batch, len(pool))
+        asked = review.push_alone(project, round_.number, progress)
+        return Waiting(NO_IMAGES + (f"; {asked} questions about labels wait for answers" if asked else ""))
+    room = project.config.batch - review.room(project, round_.number)
+    k = min(room, len(pool))
     rng = np.random.default_rng([project.config.seed, round_.number])
     if round_.model is not None and k:
         score(project, round_, progress)  # images that came after the scan
@@ -88,7 +90,7 @@ def select(project: Project, round_: Round, progress: ProgressCallback) -> Outco
     chosen = batch.keys
     reasons.update({item.key: "hold-out: to judge the models on" for item in held_out})
     project.store.rounds.select_items(round_.number, [*chosen, *(item.key for item in held_out)], reasons)
-    trimmed = f" (all that were left of a batch of {project.config.batch})" if k < project.config.batch else ""
+    trimmed = f" (all that were left of a batch of {room})" if k < room else ""
     also = f" and {len(held_out)} of the hold-out" if held_out else ""
     counts = {"selected": len(chosen), "holdout_selected": len(held_out), **batch.counts}
     aside = "".join(f"; {count} {name.replace('_', ' ')}" for name, count in batch.counts.items())

@@ -11,6 +11,7 @@ from alpipe import labels
 from alpipe.pool.store import Round
 from alpipe.project import Project
 from alpipe.protocols import Annotator, ProgressCallback
+from alpipe.steps import review
 from alpipe.steps.acquire import scan_name, uncertainties
 from alpipe.steps.importing import write_refusals
 from alpipe.steps.models import counted
@@ -31,10 +32,12 @@ def push(project: Project, round_: Round, progress: ProgressCallback) -> Outcome
     old = _still_open(project, round_, asked)
     asked |= {item.key: question for item, question in old}
     items += [item for item, _ in old]
-    if not items:
-        return Done("nothing to push", {"counts": {"pushed": 0}})
-    requests = _requests(project, round_, items, asked, progress)
     annotator = project.annotator()
+    questions = review.push(project, round_.number, annotator, progress)
+    if not items:
+        told = f"no image to push{review.told(questions)}" if questions else "nothing to push"
+        return Done(told, {"counts": {"pushed": 0, "questions_asked": questions}})
+    requests = _requests(project, round_, items, asked, progress)
     receipts = annotator.push(requests, progress)
     project.store.meta.set("where", annotator.where())
     note(project, requests, receipts)
@@ -44,9 +47,11 @@ def push(project: Project, round_: Round, progress: ProgressCallback) -> Outcome
         "preannotated": sum(request.suggestion is not None for request in new),
         "blind": sum(request.blind for request in new),
         "refreshed": len(old),
+        "questions_asked": questions,
     }
     also = f", {counts['blind']} blind by lot" if counts["blind"] else ""
     also += f"; {len(old)} open ones of earlier rounds brought up to date" if old else ""
+    also += review.told(questions)
     return Done(f"{len(new)} tasks pushed, {counts['preannotated']} of them pre-annotated{also}", {"counts": counts})
 
 
@@ -107,11 +112,12 @@ def pull(project: Project, annotator: Annotator, progress: ProgressCallback) -> 
     withdrawn = project.store.annotations.withdraw(pulled.withdrawn)
     gone = project.store.tasks.drop(pulled.gone, name)
     _ask_again(project, annotator, {answer.item_key for answer in pulled.annotations}, progress)
-    refused = [*pulled.refused, *taken.refused]
+    reviewed = review.pull(project, annotator)
+    refused = [*pulled.refused, *taken.refused, *reviewed.refused]
     if refused:
         write_refusals(project.folder / REFUSED, refused)
     project.store.meta.set(mark, pulled.watermark)
-    return Got(taken.new + taken.changed, withdrawn, len(refused), gone)
+    return Got(taken.new + taken.changed + reviewed.replies, withdrawn, len(refused), gone)
 
 
 def is_blind(key: str, share: float, seed: int) -> bool:

@@ -8,6 +8,7 @@ from alpipe.errors import DataError
 from alpipe.pool.store import Round
 from alpipe.project import Project, mining_options
 from alpipe.protocols import ProgressCallback, no_progress
+from alpipe.steps import review
 from alpipe.steps.models import counted
 from alpipe.steps.outcome import Done, Outcome
 from alpipe.types import NegativeState, Split
@@ -31,6 +32,7 @@ def mine_with(project: Project, round_: int, model: str, progress: ProgressCallb
     from alpipe.mining.guard import doubtful
     from alpipe.mining.hard import MiningOptions
     from alpipe.mining.hard import mine as hard_negatives
+    from alpipe.mining.label_errors import LabelErrors
 
     options: MiningOptions = mining_options(project.config) or MiningOptions()
     truths = {example.item.key: example for example in project.store.annotations.examples(Split.POOL)}
@@ -38,9 +40,10 @@ def mine_with(project: Project, round_: int, model: str, progress: ProgressCallb
         raise DataError("no image of the pool is labelled: there is nothing to mine on")
     net, items = project.model(model), [example.item for example in truths.values()]
     bank = project.store.negatives.before(round_)
+    doubted = LabelErrors(truths, project.classes)
     mined = hard_negatives(
         project.config.task,
-        counted(net.predict(items), len(items), "mining", progress),
+        doubted.watch(counted(net.predict(items), len(items), "mining", progress)),
         truths,
         project.classes,
         options,
@@ -68,6 +71,7 @@ def mine_with(project: Project, round_: int, model: str, progress: ProgressCallb
         still_hard=mined.still_hard,
         evicted=mined.evicted,
     )
+    review.file(project, truths, doubted.questions(round_, model))
     states = store.counts()
     return {
         "mined": len(new),

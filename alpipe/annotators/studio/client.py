@@ -50,7 +50,7 @@ HIDDEN = [
     for column in (
         "inner_id", "annotations_results", "annotations_ids", "predictions_score", "predictions_results",
         "predictions_model_versions", "file_upload", "storage_filename", "created_at", "updated_at", "updated_by",
-        "draft_exists", "data.alpipe_key", "data.blind",
+        "draft_exists", "completed_at", "avg_lead_time", "data.kind", "data.item", "data.alpipe_key", "data.blind",
     )
 ]  # fmt: skip
 """Columns that tell people nothing, and hide the image, the reason and the uncertainty behind them."""
@@ -187,8 +187,10 @@ class Studio:
                 )
         self._storages.add((number, folder))
 
-    def ensure_view(self, number: int, title: str) -> None:
-        """A tab of the data manager that shows the most uncertain tasks first; of several by that title the first."""
+    def ensure_view(self, number: int, title: str, filters: Sequence[Filter] = ()) -> None:
+        """A tab of the data manager that shows the most uncertain tasks first, of those that meet all filters; of
+        several by that title the first.
+        """
         if not self._views(number, title):
             with self._stated("making the tab"):
                 self._sdk.views.create(
@@ -198,6 +200,7 @@ class Studio:
                         "type": "list",
                         "target": "tasks",
                         "ordering": ["-tasks:data.uncertainty"],
+                        "filters": {"conjunction": "and", "items": [condition.row() for condition in filters]},
                         "columnsDisplayType": {"tasks:data.uncertainty": "Number"},
                         "hiddenColumns": {"explore": HIDDEN, "labeling": HIDDEN},
                     },

@@ -88,19 +88,24 @@ def find(studio: Studio, choice: ProjectChoice, context: AnnotatorContext) -> Op
 
 
 def find_or_make(studio: Studio, choice: ProjectChoice, context: AnnotatorContext) -> OpenProject:
-    """The project, made if there is none yet; a run that is killed in between leaves no second one behind."""
+    """The project with its tab, made if there is none yet; a run that is killed in between leaves no second one."""
+    found = found_or_made(studio, choice, context, config.write(context.task, context.classes, choice.drawing))
+    studio.ensure_view(found.id, VIEW)
+    return found
+
+
+def found_or_made(studio: Studio, choice: ProjectChoice, context: AnnotatorContext, xml: str) -> OpenProject:
+    """The project, made with this labelling configuration if there is none yet."""
     found = find(studio, choice, context)
     if found is None:
         mark = choice.known().get("mark") or f"alpipe:{uuid.uuid4().hex}"
         choice.note({"mark": mark})
         description = f"Made by alpipe for {context.project!r}. Keep this mark: {mark}"
-        xml = config.write(context.task, context.classes, choice.drawing)
         number = studio.create_project(_title(choice.title), xml, description, context.people)
         choice.note({"mark": mark, "project": number, "url": studio.url})
         found = find(studio, choice, context)
         if found is None:
             raise AnnotatorError(f"{studio.url} lost project {number} right after making it; try again")
-    studio.ensure_view(found.id, VIEW)
     return found
 
 

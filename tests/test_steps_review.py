@@ -1,0 +1,212 @@
+"""Which questions are asked, and that they share the batch's budget with new images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+
+from alpipe import loop
+from alpipe.annotators import oracle
+from alpipe.loop import advance
+from alpipe.project import Project
+from alpipe.protocols import ProgressCallback, no_progress
+from alpipe.steps import exchange, review
+from alpipe.types import (
+    Annotation,
+    AnswerState,
+    Boxes,
+    Example,
+    ImageClass,
+    Pulled,
+    Question,
+    QuestionKind,
+    QuestionState,
+    Receipt,
+    Refusal,
+    Reply,
+    Split,
+    Task,
+)
+from tests.conftest import MakeProject, Ran
+
+
+class People(oracle.OracleAnnotator):
+    """An oracle that can be asked about labels, and says what it is told."""
+
+    said: tuple[Reply | Refusal, ...] = ()
+    asked: list[str]
+    gone: list[str]
+
+    def ask(
+        self, questions: Sequence[Question], gone: Sequence[str] = (), progress: ProgressCallback = no_progress
+    ) -> list[Receipt]:
+        before = getattr(self, "asked", [])
+        self.asked = [*before, *(question.key for question in questions if question.key not in before)]
+        self.gone = [*getattr(self, "gone", []), *gone]
+        return [Receipt(question.key, f"9/{question.key}") for question in questions]
+
+    def replies(self, questions: Sequence[Question]) -> list[Reply | Refusal]:
+        return list(self.said)
+
+    def pull(self, since: str | None, progress: ProgressCallback = no_progress) -> Pulled:
+        return Pulled((), "w")
+
+
+def with_people(project: Project, monkeypatch: pytest.MonkeyPatch) -> People:
+    plain = project.annotator()
+    assert isinstance(plain, oracle.OracleAnnotator)
+    people = People(plain.options, plain.context)
+    monkeypatch.setattr(Project, "annotator", lambda _: people)
+    return people
+
+
+def label(project: Project, count: int, name: str, at: int = 0) -> list[Example]:
+    items = project.store.items.list(split=Split.POOL)[:count]
+    labels = ImageClass(name)
+    moment = datetime(2026, 1, 1 + at, tzinfo=UTC)
+    project.store.annotations.upsert(
+        [Annotation(i.key, AnswerState.LABELLED, labels, "test:1", f"{i.key}/1", at=moment) for i in items]
+    )
+    return [Example(item, labels) for item in items]
+
+
+def doubt(example: Example, score: float, seen: str, key: str | None = None) -> Question:
+    assert isinstance(example.labels, ImageClass)
+    key = key or f"q{example.item.key[:10]}"
+    given = example.labels.name
+    return Question(key, example.item, QuestionKind.SWAPPED, example.labels, None, given, seen, score, 1, "m", "why")
+
+
+def test_the_likeliest_errors_come_first_and_one_an_image_at_a_time(make_project: MakeProject) -> None:
+    project = make_project(Task.CLASSIFY)
+    a, b, *_ = project.classes
+    one, two = label(project, 2, a)
+    found = [doubt(one, 0.6, b, "low"), doubt(one, 0.9, b, "high"), doubt(two, 0.7, b, "other")]
+    assert project.store.questions.replace(found) == 3
+    assert [question.key for question in project.store.questions.next()] == ["high", "other"]
+    project.store.questions.asked([Receipt("high", "1/1")], 1)
+    assert [question.key for question in project.store.questions.next()] == ["other"], "the other waits for the answer"
+    assert project.store.questions.replace([doubt(two, 0.8, b, "other")]) == 1, "what nobody was asked is replaced"
+    assert project.store.questions.replace(found) == 2
+    project.store.questions.settle("high", QuestionState.RIGHT, "1/a1", "labelstudio:1")
+    assert [question.key for question in project.store.questions.next()] == ["other", "low"]
+
+
+def test_questions_take_the_place_of_new_images_within_the_batch(
+    make_project: MakeProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = make_project(Task.CLASSIFY, review={"share": 0.5}, mining=False)
+    people = with_people(project, monkeypatch)
+    a, b, *_ = project.classes
+    examples = label(project, 5, a)
+    project.store.questions.replace([doubt(example, 0.6 + at / 100, b) for at, example in enumerate(examples)])
+    while loop.current_round(project).step != "collect":
+        loop.perform(project, loop.current_round(project))
+    best = [doubt(example, 0, b).key for example in reversed(examples)]
+    assert people.asked == best[:2]
+    assert len(project.store.rounds.selected(0)) == 2
+    counts = project.store.rounds.list()[0].counts
+    assert (counts["selected"], counts["questions_asked"]) == (2, 2)
+    assert "2 questions about labels" in loop.single(project, "push")
+    assert people.asked == best[:2], "a round's share is asked once"
+
+
+def test_questions_have_the_batch_for_themselves_where_no_image_is_left(
+    make_project: MakeProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = make_project(Task.CLASSIFY, mining=False)
+    people = with_people(project, monkeypatch)
+    a, b, *_ = project.classes
+    examples = label(project, 100, a)
+    waiting_for = str(advance(project).waiting_for)
+    assert "questions" not in waiting_for
+    project.store.questions.replace([doubt(example, 0.9, b) for example in examples])
+    assert "4 questions about labels wait" in str(advance(project).waiting_for)
+    assert len(people.asked) == 4
+    at = datetime.now(UTC)
+    people.said = (Reply(people.asked[0], None, None, "labelstudio:1", "9/q/a1", at),)
+    assert "4 questions about labels wait" in str(advance(project).waiting_for)
+    assert len(people.asked) == 5, "one was answered, and another follows"
+
+
+def test_a_share_of_nothing_asks_nothing(make_project: MakeProject, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = make_project(Task.CLASSIFY, review={"share": 0.0})
+    people = with_people(project, monkeypatch)
+    a, b, *_ = project.classes
+    project.store.questions.replace([doubt(example, 0.9, b) for example in label(project, 3, a)])
+    assert review.room(project, 0) == review.push(project, 0, people, no_progress) == 0
+
+
+def test_an_annotator_that_cannot_be_asked_gets_the_whole_batch(make_project: MakeProject) -> None:
+    project = make_project(Task.CLASSIFY, review={"share": 1.0})
+    a, b, *_ = project.classes
+    project.store.questions.replace([doubt(example, 0.9, b) for example in label(project, 3, a)])
+    advance(project)
+    assert project.store.rounds.list()[0].counts["selected"] == 4
+
+
+def test_a_question_about_labels_that_have_changed_is_taken_back(
+    make_project: MakeProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = make_project(Task.CLASSIFY, review={"share": 1.0})
+    people = with_people(project, monkeypatch)
+    a, b, *_ = project.classes
+    [example] = label(project, 1, a)
+    project.store.questions.replace([doubt(example, 0.9, b)])
+    assert review.push(project, 0, people, no_progress) == 1
+    label(project, 1, b, at=1)
+    review.push(project, 0, people, no_progress)
+    assert people.gone == people.asked
+    people.said = (Reply(people.asked[0], False, ImageClass(a), "labelstudio:1", "9/q/a1", datetime.now(UTC)),)
+    got = exchange.pull(project, people, no_progress)
+    assert (got.answers, got.refused) == (1, 0), "it was answered all the same: the labels were found right"
+    assert project.store.annotations.latest()[example.item.key].labels == ImageClass(b), "newer labels stay"
+
+
+def test_a_correction_of_labels_that_were_changed_elsewhere_meanwhile_is_refused(
+    make_project: MakeProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = make_project(Task.CLASSIFY, review={"share": 1.0})
+    people = with_people(project, monkeypatch)
+    a, b, c, *_ = project.classes
+    [example] = label(project, 1, a)
+    project.store.questions.replace([doubt(example, 0.9, b)])
+    review.push(project, 0, people, no_progress)
+    label(project, 1, c, at=1)
+    people.said = (Reply(people.asked[0], False, ImageClass(b), "labelstudio:1", "9/q/a1", datetime.now(UTC)),)
+    got = exchange.pull(project, people, no_progress)
+    assert got.refused == 1
+    assert "were changed while it was answered" in (project.folder / exchange.REFUSED).read_text()
+    assert project.store.annotations.latest()[example.item.key].labels == ImageClass(c)
+
+
+def test_questions_are_listed(make_project: MakeProject, alpipe: object) -> None:
+    project = make_project(Task.CLASSIFY)
+    a, b, *_ = project.classes
+    [example] = label(project, 1, a)
+    project.store.questions.replace([doubt(example, 0.9, b)])
+    run = alpipe
+    assert callable(run)
+    ran: Ran = run("-C", project.root, "pool", "questions", "--json")
+    assert ran.status == 0
+    assert '"kind": "swapped"' in ran.out
+    assert '"state": "open"' in ran.out
+    assert "unknown state" in run("-C", project.root, "pool", "questions", "--state", "no").err
+
+
+def test_mining_files_what_the_model_contradicts(make_project: MakeProject, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = make_project(Task.DETECT)
+    advance(project)
+    advance(project)
+    wrong = np.array([[0, 0, 9, 9]], np.float32)
+    found = [
+        Question("x", item, QuestionKind.UNFOUNDED, Boxes(wrong, (project.classes[0],)), (0, 0, 9, 9),
+                 project.classes[0], None, 0.9, 1, "m", "why")
+        for item in project.store.items.list(split=Split.POOL)[:1]
+    ]  # fmt: skip
+    monkeypatch.setattr("alpipe.mining.label_errors.LabelErrors.questions", lambda *_: found)
+    loop.single(project, "mine")
+    assert [one.question.key for one in project.store.questions.list()] == ["x"]
