@@ -113,7 +113,7 @@ def top(
 
 @app.command()
 def stats(context: typer.Context, json: bool = JSON) -> None:
-    """Count images by state and labels by class; sum up sizes, groups and the time people took.
+    """Count images by state and labels by class; sum up sizes, groups, the time people took and what choosing brought.
 
     Example: alpipe pool stats
     """
@@ -132,6 +132,10 @@ def stats(context: typer.Context, json: bool = JSON) -> None:
     say("")
     for name in ("sizes", "groups", "seconds_per_answer"):
         say(f"{name.replace('_', ' ')}: {facts[name]}")
+    if facts["audit"]["rounds"]:
+        say("")
+        table(facts["audit"]["rounds"], title="errors on chosen and on control images")
+        say(facts["audit"]["says"])
 
 
 @app.command()
