@@ -29,8 +29,8 @@ def image_error(prediction: Prediction, example: Example, classes: Sequence[str]
     """How wrong the prediction is: 0 where nothing had to be corrected, 1 where all is wrong.
 
     classify: 1 where the most probable class is not the true one, else 0. detect: 1 − F1 of the boxes of at least
-    ``min_score``, F1 = 2 TP / (boxes found + true boxes), where TP are matched one-to-one with a true box of their class
-    by an IoU of 0.5 or more. segment: 1 − Dice over the image's pixels of all classes together, background
+    ``min_score``, F1 = 2 TP / (boxes found + true boxes), where TP are those matched one-to-one with a true box of
+    their class by an IoU of 0.5 or more. segment: 1 − Dice over the image's pixels of all classes together, background
     aside. Where neither the prediction nor the truth has an object the error is 0. None where the truth names no class.
     Raises DataError for labels of another task.
     """

@@ -36,7 +36,7 @@ def reasons_to_stop(
     Plateau: the best metric of the last three rounds is higher by at most one standard error than the best before.
     The standard error is that of the mean difference between the two models' errors on the held-out images, image by
     image: sd / √n, what a bootstrap over images comes to. For accuracy that is the noise of the gain itself; for mAP
-    and Dice, which are no means over images, it stands in for it.
+    and Dice, which are no means over images, it stands in for it. A metric of 0 is no plateau.
 
     Exhausted: in rounds before, what the strategy chose was more wrong than control images (the whole interval is over
     1); in the last rounds (three, and ten control images, at least) it no longer is, and control images are no more
@@ -58,7 +58,7 @@ def _plateau(measured: Sequence[Measured]) -> str | None:
         return None
     before, last = (max(some, key=lambda one: one.value) for some in (measured[:-LAST], measured[-LAST:]))
     both = sorted({*before.errors} & {*last.errors})
-    if len(both) < 2:
+    if len(both) < 2 or last.value <= 0:
         return None
     gains = np.array([before.errors[key] - last.errors[key] for key in both])
     noise = float(gains.std(ddof=1) / np.sqrt(len(both)))
