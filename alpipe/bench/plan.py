@@ -175,11 +175,7 @@ def _unspread(batch_with: Any, said: Settings) -> Any:
     """How batches are made; spread over groups only where the plan says so, since that would bend a random arm too."""
     if not isinstance(batch_with or {}, dict):
         return batch_with
-    return (
-        (batch_with or {})
-        if "batch_with" in said and "spread" in batch_with
-        else {**(batch_with or {}), "spread": False}
-    )
+    return batch_with if "spread" in (said.get("batch_with") or {}) else {**(batch_with or {}), "spread": False}
 
 
 def _check_keys(what: str, changes: Any) -> None:
