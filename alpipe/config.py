@@ -80,6 +80,8 @@ class Config(BaseModel):
     wait_for: float = Field(1.0, gt=0, le=1, description="Share of the batch that must be answered before training.")
     suggest_above: float = Field(0.3, ge=0, le=1, description="Confidence from which a pre-annotation is shown.")
     blind: float = Field(0.1, ge=0, le=1, description="Share of the images that is shown without pre-annotation.")
+    control: float = Field(0.1, ge=0, le=0.5, description="Share of a batch drawn at random, to judge the choice by.")
+    budget: int | None = Field(None, ge=1, description="Labelled images of the pool at which to advise to stop.")
     agreement: Agreement = Agreement()
     review: Review = Review()
     validation_share: float = Field(0.0, ge=0, lt=1, description="Share of the labels that only chooses weights.")

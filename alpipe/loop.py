@@ -19,14 +19,14 @@ from alpipe.pool.lease import keep_alive, owner_id
 from alpipe.pool.store import Round
 from alpipe.project import Project
 from alpipe.protocols import ProgressCallback, no_progress
-from alpipe.steps import acquire, exchange, mining, models
+from alpipe.steps import acquire, auditing, exchange, mining, models
 from alpipe.steps.outcome import Outcome, Waiting
 from alpipe.steps.presence import set_aside_missing
 from alpipe.types import Progress
 
 STEPS: dict[str, Callable[[Project, Round, ProgressCallback], Outcome]] = {
     "train": models.train,
-    "evaluate": models.evaluate,
+    "evaluate": auditing.evaluate,
     "mine": mining.mine,
     "score": acquire.score,
     "select": acquire.select,

@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
+from scipy.sparse.csgraph import connected_components
 
 from alpipe import plugins
 from alpipe.acquisition import coreset, random
 from alpipe.acquisition.batch import duplicates
-from alpipe.acquisition.batch.duplicates import difference_hash, distinct
+from alpipe.acquisition.batch.duplicates import alike, difference_hash, distinct
 from alpipe.acquisition.batch.noise import beta, noisy
 from alpipe.acquisition.batch.options import BatchOptions, Noise
 from alpipe.acquisition.batch.selection import Batch, Copies, choose_batch
@@ -153,6 +154,30 @@ def test_of_near_duplicates_the_best_is_taken_and_none_like_a_labelled_one() -> 
     made = batch(pool, 2, options={"near_duplicates": 2}, copies=copies)
     assert made.keys == ["k0001", "k0003"]
     assert made.counts == {"near_duplicates": 3}
+
+
+def test_what_is_taken_already_is_not_chosen_and_its_near_copies_and_neighbours_wait() -> None:
+    hashes = Copies(np.array([0b0, 0b1, 0xFF00, 0xFF0000], np.uint64))
+    made = batch(candidates([0.9, 0.8, 0.2, 0.1]), 2, options={"near_duplicates": 2}, copies=hashes, taken=[1])
+    assert made.keys == ["k0002", "k0003"]
+    assert made.counts == {"near_duplicates": 1}
+    frames = Candidates(video(6, 1), np.arange(6.0))
+    assert batch(frames, 2, options={"spread": {"share": 6}}, taken=[5]).keys == ["0-003", "0-001"]
+    everything = batch(
+        candidates([0.9, 0.8]), 1, options={"near_duplicates": 2}, copies=Copies(hashes.hashes[:2]), taken=[0]
+    )
+    assert everything.keys == ["k0001"]
+    with pytest.raises(ValueError, match="3 images asked for"):
+        batch(candidates([0.9, 0.8]), 2, taken=[0])
+
+
+@given(st.lists(st.integers(0, 31), min_size=1, max_size=20), st.integers(0, 2))
+def test_alike_groups_are_the_chains_of_near_pairs(values: list[int], radius: int) -> None:
+    hashes = np.array(values, np.uint64)
+    near = np.array([[(a ^ b).bit_count() <= radius for b in values] for a in values])
+    _, component = connected_components(near)
+    groups = [np.flatnonzero(component == one).tolist() for one in np.unique(component)]
+    assert alike(hashes, radius) == sorted(group for group in groups if len(group) > 1)
 
 
 def test_what_was_set_aside_is_taken_when_the_rest_does_not_suffice() -> None:

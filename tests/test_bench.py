@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from alpipe.bench import bench, plan, sets, trial, workers
 from alpipe.bench.plan import Arm
@@ -17,9 +18,10 @@ from alpipe.bench.workers import TimeLeft
 from alpipe.comparison import table
 from alpipe.config import Config
 from alpipe.errors import ConfigError, DataError
+from alpipe.pool import ingest
 from alpipe.pool.store import NewItem
 from alpipe.project import Project
-from alpipe.types import Split, Task
+from alpipe.types import ImageClass, Split, Task
 from tests.conftest import TINY, MakeProject, Ran
 
 TINY_PLAN = {"seeds": 2, "start": 4, "batch": 3, "rounds": 2, "arms": {"entropy": {"strategy": "entropy"}}}
@@ -159,9 +161,28 @@ def test_a_random_arm_that_is_named_is_not_added_again(config: Config) -> None:
     assert arms[0].role == "random"
 
 
+def test_no_arm_has_a_control_slice_a_blind_lot_or_spreads_unless_it_says_so(config: Config) -> None:
+    base = config.model_copy(update={"budget": 5, "blind": 0.5, "batch_with": {"spread": {"share": 3}, "noise": {}}})
+    spread = {"strategy": "entropy", "batch_with": {"spread": {"share": 4}}}
+    arms = plan.arms_of(plan.parse({"arms": {"plain": {"strategy": "margin"}, "spread": spread}}, ""), base)
+    configs = {arm.name: arm.config(0) for arm in arms}
+    assert all((one.control, one.blind, one.budget) == (0, 0, None) for one in configs.values())
+    assert configs["plain"].batch_with == {"spread": False, "noise": {}}
+    assert configs["spread"].batch_with == {"spread": {"share": 4}}
+    for name in ("random", "balanced_random", plan.FULL):  # pure chance, whatever the others do
+        assert configs[name].batch_with == {"spread": False}
+
+
+def test_random_arms_stand_beside_an_arm_with_a_partner(config: Config) -> None:
+    herded = {"strategy": "margin", "batch_with": {"partner": "herding"}}
+    arms = plan.arms_of(plan.parse({"arms": {"herded": herded}}, ""), config)
+    assert [arm.name for arm in arms] == ["herded", "random", "balanced_random", plan.FULL]
+
+
 @pytest.mark.parametrize(
     ("values", "said"),
     [
+        ({"arms": {"a": {"strategy": "entropy", "control": 0.2}}}, "control is the same for every arm"),
         ({"arms": {"a": {"strategy": "entropi"}}}, "did you mean entropy"),
         ({"arms": {"a": {"strategy": "entropy", "seed": 3}}}, "seed is the same for every arm"),
         ({"arms": {"a": "entropy"}}, "arm"),
@@ -209,6 +230,25 @@ def test_no_group_and_no_near_duplicate_is_on_both_sides_of_the_test(make_projec
     assert not test & pool
     assert (0 in test) == (1 in test)
     assert facts.test + facts.pool == 30
+
+
+def test_near_copies_of_test_images_are_found_by_their_hashes(make_project: MakeProject, tmp_path: Path) -> None:
+    project = make_project(Task.CLASSIFY, images=20)
+    held_out, pool = (project.store.items.list(split=side) for side in (Split.HOLDOUT, Split.POOL))
+    with Image.open(held_out[0].path) as picture:
+        brighter = np.clip(np.asarray(picture.convert("RGB"), np.int64) + 1, 0, 255).astype(np.uint8)
+    Image.fromarray(brighter).save(tmp_path / "copy.png")
+    copy = ingest.lookup(project.store, [tmp_path / "copy.png"])[tmp_path / "copy.png"]
+    project.store.truth.put(copy.key, ImageClass(project.classes[0]))
+    groups = [set(group) for group in sets.near_duplicates(project, 2)([*held_out, *pool, copy])]
+    assert any({held_out[0].key, copy.key} <= group for group in groups)
+    _, arms = prepared(project)
+    near = sets.near_duplicates(project, 2)
+    facts = sets.make(project, tmp_path / "set", arms[0].config(0), test_share=None, alike=near)
+    assert facts.alike_searched
+    assert facts.beside_test >= 1
+    with Project.open(tmp_path / "set") as made:
+        assert copy.key not in {item.key for item in made.store.items.list()}
 
 
 def test_pool_images_of_a_group_in_the_holdout_are_left_out_and_counted(

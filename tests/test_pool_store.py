@@ -297,6 +297,8 @@ def test_questions_that_the_newest_model_has_given_up_are_not_asked(store: PoolS
 
 
 OLD_BANK = (
+    "ALTER TABLE round_items DROP COLUMN control",
+    "ALTER TABLE round_items DROP COLUMN error",
     "ALTER TABLE annotations DROP COLUMN edits",
     "DROP TABLE questions",
     "DROP TABLE negatives",

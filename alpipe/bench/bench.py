@@ -153,7 +153,7 @@ def _of_set(facts: SetFacts) -> str:
         for count, what in (
             (facts.unlabelled, "without labels"),
             (facts.unreadable, "unreadable"),
-            (facts.beside_test, "of a group with test images"),
+            (facts.beside_test, "of a group with test images, or nearly the same"),
         )
         if count
     ]

@@ -27,8 +27,14 @@ RANDOM = ("random", "balanced_random")
 
 FULL = "all labels"
 
-FIXED = ("name", "task", "labels", "seed", "batch", "wait_for", "holdout", "annotator", "store")
+FIXED = (
+    *("name", "task", "labels", "seed", "batch", "wait_for", "holdout", "annotator", "store"),
+    *("control", "blind", "budget", "review"),
+)
 """Settings that the bench makes itself, the same for every arm."""
+
+PLAIN: Settings = {"batch_with": {"spread": False}}
+"""How a random arm makes its batch: by chance alone, whatever other arms do."""
 
 TRAINING = ("learner", "pretrain", "autoencoder", "validation_share", "mining", "device", "precision")
 """Settings that the first model of a seed depends on: arms that agree in them share it, and are compared."""
@@ -113,7 +119,7 @@ def arms_of(plan: Plan, base: Config) -> list[Arm]:
         wanted[name] = _values(base, plan, changes)
     _check_keys("settings", plan.settings)
     if not wanted:
-        wanted = {"random": _values(base, plan, {"strategy": "random"})}
+        wanted = {"random": _values(base, plan, {"strategy": "random", **PLAIN})}
     trainings = {_training(values): values for values in wanted.values()}
     names = _learner_names([*trainings.values()])
     by_training = dict(zip(trainings, names, strict=True))
@@ -128,7 +134,8 @@ def arms_of(plan: Plan, base: Config) -> list[Arm]:
     if plan.full:
         for training, values in trainings.items():
             suffix = "" if len(trainings) == 1 else f", {by_training[training]}"
-            arms.append(Arm(FULL + suffix, "ceiling", by_training[training], values | {"strategy": {"name": "random"}}))
+            whole = values | {"strategy": {"name": "random"}, **PLAIN}
+            arms.append(Arm(FULL + suffix, "ceiling", by_training[training], whole))
     _check_different(arms)
     return arms
 
@@ -152,12 +159,24 @@ def _values(base: Config, plan: Plan, changes: Settings) -> Settings:
         "seed": 0,
         "batch": plan.batch,
         "wait_for": 1.0,
+        "control": 0.0,
+        "blind": 0.0,
+        "review": {"share": 0.0},
+        "budget": None,
         "holdout": {"share": 0.0, "labels": 0},
         "annotator": {"name": "oracle", "seconds": plan.seconds.model_dump()},
         "store": None,
+        "batch_with": _unspread(values.get("batch_with"), plan.settings | changes),
     }
     whole: Settings = configuration.parse(values, "arm").model_dump(mode="json")
     return whole
+
+
+def _unspread(batch_with: Any, said: Settings) -> Any:
+    """How batches are made; spread over groups only where the plan says so, since that would bend a random arm too."""
+    if not isinstance(batch_with or {}, dict):
+        return batch_with
+    return batch_with if "spread" in (said.get("batch_with") or {}) else {**(batch_with or {}), "spread": False}
 
 
 def _check_keys(what: str, changes: Any) -> None:
@@ -179,7 +198,7 @@ def _add_random(
                 name = strategy if len(trainings) == 1 else f"{strategy}, {names[training]}"
                 if name in wanted:
                     raise ConfigError(f"arm {name!r}: this name is that of the random arm; choose another")
-                wanted[name] = values | {"strategy": {"name": strategy}}
+                wanted[name] = values | {"strategy": {"name": strategy}, **PLAIN}
 
 
 def _training(values: Mapping[str, Any]) -> str:

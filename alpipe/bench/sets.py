@@ -10,10 +10,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from alpipe.acquisition.batch.duplicates import alike as alike_hashes
 from alpipe.config import Config
 from alpipe.errors import ConfigError, DataError
 from alpipe.pool.store import NewItem
 from alpipe.project import Project
+from alpipe.protocols import ProgressCallback, no_progress
+from alpipe.steps.candidates import hashes_of
 from alpipe.steps.importing import annotation_of
 from alpipe.steps.models import hash_of_labels
 from alpipe.types import AnswerState, Item, ItemState, Labels, Split
@@ -22,6 +25,12 @@ FACTS = "set.json"
 
 Alike = Callable[[Sequence[Item]], Iterable[Iterable[str]]]
 """Finds images that are nearly the same: groups of item keys. Such a group is then never on both sides of the test."""
+
+
+ALIKE = 2
+"""Bits in which hashes of near-duplicates differ at most, unless it is said. Groups are closed over chains, so that
+with more bits images of one kind (hands before a wall, cells on black) soon hang together.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +87,16 @@ def make(source: Project, folder: Path, config: Config, *, test_share: float | N
     (temporary / FACTS).write_text(json.dumps(asdict(facts)), encoding="utf-8")
     temporary.replace(folder)
     return facts
+
+
+def near_duplicates(source: Project, bits: int, progress: ProgressCallback = no_progress) -> Alike:
+    """Finds images by their perceptual hashes, which are kept in the source's store: each is read for it once."""
+
+    def find(items: Sequence[Item]) -> Iterable[Iterable[str]]:
+        groups = alike_hashes(hashes_of(source, items, progress), bits)
+        return [[items[row].key for row in rows] for rows in groups]
+
+    return find
 
 
 def facts_of(folder: Path) -> SetFacts:

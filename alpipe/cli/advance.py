@@ -36,6 +36,7 @@ def run(
     from alpipe.cli.display import progress, say, table
     from alpipe.loop import advance
     from alpipe.project import Project, check_plugins
+    from alpipe.steps.auditing import advice
     from alpipe.steps.summary import round_rows
 
     with Project.open(context.obj) as project:
@@ -50,6 +51,8 @@ def run(
             say(f"waits for {result.waiting_for}")
         else:
             say("all done that was asked; `alpipe run` sends the next batch")
+        if advised := advice(project):
+            say(advised)
 
 
 COLUMNS = ("round", "labelled", "metric", "value", "pushed", "answered", "mined", "seconds")

@@ -43,6 +43,12 @@ def bench(
     test_share: float | None = typer.Option(
         None, help="Share of the labelled images to test on, whole groups at a time. Default: the project's hold-out."
     ),
+    near_duplicates: int | None = typer.Option(
+        None,
+        min=-1,
+        max=16,
+        help="Bits of 64 up to which near-duplicates differ; -1: do not look for them. Default: 2.",
+    ),
     out: Path | None = typer.Option(None, help="Folder of the results. Default: bench in the project."),
     jobs: int | None = typer.Option(None, min=1, help="Trials at a time, in a process each. Default: one a core."),
     data: Path | None = typer.Option(None, help="Instead of a project: a labelled set, as for `alpipe import`."),
@@ -89,7 +95,7 @@ def bench(
                 folder = out or source.root / "bench"
             tell = (lambda _: None) if json else say
             with source:
-                found = _run(source, folder, plan, jobs, test_share, tell, show)
+                found = _run(source, folder, plan, jobs, test_share, near_duplicates, tell, show)
     if json:
         as_json(found)
     else:
@@ -102,17 +108,23 @@ def _run(
     plan: Any,
     jobs: int | None,
     test_share: float | None,
+    bits: int | None,
     tell: Any,
     show: ProgressCallback,
 ) -> dict[str, Any]:
     from alpipe.bench import bench as whole
     from alpipe.bench.plan import arms_of
+    from alpipe.bench.sets import ALIKE, near_duplicates
     from alpipe.bench.workers import cores
 
     if test_share is not None and not 0 < test_share < 1:
         raise ConfigError(f"--test-share {test_share} is no share: say a number between 0 and 1, as in 0.3")
     arms = arms_of(plan, source.config)
-    return whole.run(source, folder, plan, arms, jobs=jobs or cores(), test_share=test_share, tell=tell, progress=show)
+    bits = ALIKE if bits is None else bits
+    alike = near_duplicates(source, bits, show) if bits >= 0 else None
+    return whole.run(
+        source, folder, plan, arms, jobs=jobs or cores(), test_share=test_share, alike=alike, tell=tell, progress=show
+    )
 
 
 def _plan(arms: Path | None, strategies: str | None, learner: str | None, given: Mapping[str, Any]) -> Any:

@@ -40,7 +40,11 @@ def status(context: typer.Context, json: bool = typer.Option(False, "--json", he
     say(f"hold-out: {now['holdout']['labelled']} labelled of {now['holdout']['total']}")
     if now["rounds"]:
         table([{name: row[name] for name in COLUMNS} for row in now["rounds"]])
+    if now["audit"]["says"]:
+        say(now["audit"]["says"])
     say(f"waits for {now['waiting_for']}" if now["waiting_for"] else "`alpipe run` has work to do")
+    if now["advice"]:
+        say(now["advice"])
 
 
 def report(

@@ -116,7 +116,7 @@ def top(
 
 @app.command()
 def stats(context: typer.Context, json: bool = JSON) -> None:
-    """Count images by state and labels by class; sum up sizes, groups and what labelling cost.
+    """Count images by state and labels by class; sum up sizes, groups, what labelling cost and what choosing brought.
 
     Example: alpipe pool stats
     """
@@ -136,6 +136,10 @@ def stats(context: typer.Context, json: bool = JSON) -> None:
     for name in ("sizes", "groups"):
         say(f"{name}: {facts[name]}")
     _show_labelling(facts["labelling"])
+    if facts["audit"]["rounds"]:
+        say("")
+        table(facts["audit"]["rounds"], title="errors on chosen and on control images")
+        say(facts["audit"]["says"])
 
 
 @app.command()

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Update, delete, or_, select, update
 
@@ -52,6 +52,16 @@ class Round:
     versions: Mapping[str, str]
     started_at: datetime
     finished_at: datetime | None
+
+
+class Chosen(NamedTuple):
+    """An item of a round's batch: whether it was drawn at random as a control, and how wrong the round's model was on
+    it, in [0, 1] (None: not measured yet).
+    """
+
+    key: str
+    control: bool
+    error: float | None
 
 
 _COLUMNS = [rounds.c[field.name] for field in fields(Round)]
@@ -133,12 +143,16 @@ class Rounds:
                 values["finished_at"] = datetime.now(UTC)
             return connection.execute(update(rounds).where(*mine).values(values)).rowcount == 1
 
-    def select_items(self, number: int, keys: Iterable[str], reason_by_key: Mapping[str, str]) -> builtins.list[str]:
-        """Puts the items that are still unlabelled into the round's batch, all or none; returns the keys taken.
+    def select_items(
+        self, number: int, keys: Iterable[str], reason_by_key: Mapping[str, str], control: Iterable[str] = ()
+    ) -> builtins.list[str]:
+        """Puts the items that are still unlabelled into the round's batch, all or none; returns the keys taken. Those
+        of ``control`` are marked as drawn at random.
 
         Those that are in the batch already stay in it, so that a selection can be repeated.
         """
         taken: builtins.list[str] = []
+        controls = set(control)
         with self._database.write() as connection:
             for chunk in chunks(dict.fromkeys(keys)):
                 unlabelled = (items.c.key.in_(chunk), items.c.state == ItemState.UNLABELLED.value)
@@ -148,7 +162,9 @@ class Rounds:
                     change = update(items).where(items.c.key == key, items.c.state == ItemState.UNLABELLED.value)
                     reason = reason_by_key.get(key)
                     connection.execute(change.values(state=ItemState.SELECTED.value, round=number, reason=reason))
-                rows = [{"round": number, "role": "selected", "item_key": key} for key in chosen]
+                rows = [
+                    {"round": number, "role": "selected", "item_key": key, "control": key in controls} for key in chosen
+                ]
                 put(connection, round_items, rows)
                 taken += chosen
         return taken
@@ -163,6 +179,33 @@ class Rounds:
         )
         with self._database.read() as connection:
             return {key: reason or "" for key, reason in connection.execute(query)}
+
+    def chosen(self, number: int) -> builtins.list[Chosen]:
+        """The round's batch as an audit needs it, in the order of the keys."""
+        query = (
+            select(round_items.c.item_key, round_items.c.control, round_items.c.error)
+            .where(round_items.c.round == number, round_items.c.role == "selected")
+            .order_by(round_items.c.item_key)
+        )
+        with self._database.read() as connection:
+            return [Chosen(*row) for row in connection.execute(query)]
+
+    def errors(self, number: int, role: str) -> dict[str, float]:
+        """Key → how wrong the round's model was on each item in that role, as far as that was measured."""
+        query = select(round_items.c.item_key, round_items.c.error).where(
+            round_items.c.round == number, round_items.c.role == role, round_items.c.error.is_not(None)
+        )
+        with self._database.read() as connection:
+            return {row.item_key: row.error for row in connection.execute(query.order_by(round_items.c.item_key))}
+
+    def record_errors(self, number: int, role: str, error_by_key: Mapping[str, float]) -> None:
+        """Records how wrong the round's model was on items in a role, in place of earlier figures of these items."""
+        rows = (
+            {"round": number, "role": role, "item_key": key, "error": float(error)}
+            for key, error in error_by_key.items()
+        )
+        with self._database.write() as connection:
+            put(connection, round_items, rows, update=("error",))
 
     def record_items(self, number: int, role: str, pairs: Iterable[tuple[str, str | None]]) -> None:
         """Records the items of the round in a role (``train``), with the answers used, in place of earlier ones."""

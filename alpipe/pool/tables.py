@@ -232,6 +232,8 @@ round_items = Table(
     Column("role", String(16), primary_key=True),
     _item_key(primary_key=True),
     Column("annotation", Text),  # external id of the answer trained on
+    Column("control", Boolean, nullable=False, server_default=false()),  # selected at random, to judge the choice by
+    Column("error", Float),  # how wrong the round's model was on it
 )
 
 meta = Table("meta", metadata, Column("name", String(128), primary_key=True), Column("value", Text, nullable=False))

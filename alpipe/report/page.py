@@ -118,6 +118,18 @@ class Costs:
 
 
 @dataclass(frozen=True, slots=True)
+class AuditRow:
+    """A round's batch: how many chosen and control images were audited, and how wrong the model was on them."""
+
+    round: int
+    strategy: str
+    chosen: int = 0
+    control: int = 0
+    chosen_error: float | None = None
+    control_error: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """All that the report says. ``states`` counts items by split and state; ``details`` are the figures behind the last
     metric, those of one class named ``figure/class``; ``config`` is shown as it is, so it must hold no secret.
@@ -130,6 +142,9 @@ class Report:
     states: Mapping[str, Mapping[str, int]]
     rounds: tuple[RoundRow, ...] = ()
     waiting_for: str | None = None
+    advice: str | None = None
+    audit: tuple[AuditRow, ...] = ()
+    audit_says: str | None = None
     answers: int = 0
     answer_seconds: float | None = None
     costs: Costs = field(default_factory=Costs)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 
+from alpipe.acquisition.batch.control import control_size, draw_control
 from alpipe.acquisition.batch.selection import Batch, choose_batch
 from alpipe.errors import TrainingError
 from alpipe.pool.store import Round
@@ -21,8 +23,19 @@ from alpipe.types import FloatArray, ImageFit, Item, ItemState, Mirrored, Predic
 
 NO_IMAGES = "images: every image of the pool is labelled or with the annotators; add more with `alpipe add`"
 
+CONTROL = "control: chosen at random, to compare what {name} chose with"
+
 BLOCK = 256
 """Scores written at once: a scan that is killed goes on from the last block."""
+
+
+class Selection(NamedTuple):
+    """The keys that were chosen, those drawn at random as controls, why each was, and what was set aside on the way."""
+
+    chosen: list[str]
+    control: list[str]
+    reasons: dict[str, str]
+    aside: dict[str, int]
 
 
 def score(project: Project, round_: Round, progress: ProgressCallback) -> Outcome:
@@ -86,15 +99,19 @@ def select(project: Project, round_: Round, progress: ProgressCallback) -> Outco
     rng = np.random.default_rng([project.config.seed, round_.number])
     if round_.model is not None and k:
         score(project, round_, progress)  # images that came after the scan
-    batch, reasons = _choose(project, round_, pool, k, rng, progress)
-    chosen = batch.keys
-    reasons.update({item.key: "hold-out: to judge the models on" for item in held_out})
-    project.store.rounds.select_items(round_.number, [*chosen, *(item.key for item in held_out)], reasons)
+    batch = _choose(project, round_, pool, k, rng, progress)
+    chosen = [*batch.chosen, *batch.control]
+    reasons = batch.reasons | {item.key: "hold-out: to judge the models on" for item in held_out}
+    keys = [*chosen, *(item.key for item in held_out)]
+    project.store.rounds.select_items(round_.number, keys, reasons, batch.control)
     trimmed = f" (all that were left of a batch of {room})" if k < room else ""
     also = f" and {len(held_out)} of the hold-out" if held_out else ""
-    counts = {"selected": len(chosen), "holdout_selected": len(held_out), **batch.counts}
-    aside = "".join(f"; {count} {name.replace('_', ' ')}" for name, count in batch.counts.items())
-    return Done(f"{k} images selected{trimmed}{also}{aside}", {"counts": counts})
+    counts = {"selected": len(chosen), "holdout_selected": len(held_out), **batch.aside}
+    drawn = f", {len(batch.control)} of them at random as control" if batch.control else ""
+    if batch.control:
+        counts["control"] = len(batch.control)
+    aside = "".join(f"; {count} {name.replace('_', ' ')}" for name, count in batch.aside.items())
+    return Done(f"{k} images selected{drawn}{trimmed}{also}{aside}", {"counts": counts})
 
 
 def scan_name(project: Project, round_: Round) -> str:
@@ -117,8 +134,10 @@ def uncertainties(scores: list[Score]) -> dict[str, float]:
 
 def _choose(
     project: Project, round_: Round, pool: list[Item], k: int, rng: np.random.Generator, progress: ProgressCallback
-) -> tuple[Batch, dict[str, str]]:
-    """The batch, and in words why each of it was chosen."""
+) -> Selection:
+    """The batch, and in words why each of it was chosen. Where a model chooses, the controls are drawn first, from all
+    that could be chosen.
+    """
     cold = round_.model is None
     name = (project.config.cold_start if cold else project.config.strategy).name
     strategy, needs_embeddings, _ = project.cold_start() if cold else project.strategy()
@@ -127,25 +146,42 @@ def _choose(
     scan = None if cold else scan_name(project, round_)
     wanted = Wanted(scan, round_.model, isinstance(strategy, Describing), embeddings)
     if not k:
-        return Batch([], np.zeros(0)), {}
+        return Selection([], [], {}, {})
     try:
         candidates = gather(project, pool, wanted, progress)
         hashes = copies(project, candidates.items, progress) if options.near_duplicates is not False else None
+        keys, count = [item.key for item in candidates.items], 0 if cold else control_size(project.config.control, k)
+        control = draw_control(keys, count, project.config.seed, round_.number).tolist()
         batch = choose_batch(
-            strategy, partner, candidates, k, rng, options=options, round_=round_.number, copies=hashes
+            strategy,
+            partner,
+            candidates,
+            k - count,
+            rng,
+            options=options,
+            round_=round_.number,
+            copies=hashes,
+            taken=control,
         )
     except ValueError as error:
         raise TrainingError(f"strategy {name!r} cannot choose: {error}; train again, or choose another one") from error
     if cold:
         how = "at random" if name == "random" else f"by {name}"
-        return batch, dict.fromkeys(batch.keys, f"chosen {how}: there is no model yet")
+        return Selection(
+            batch.keys, [], dict.fromkeys(batch.keys, f"chosen {how}: there is no model yet"), batch.counts
+        )
+    drawn = [keys[row] for row in control]
+    reasons = dict.fromkeys(drawn, CONTROL.format(name=name)) | _ranks(name, batch, keys)
+    return Selection(batch.keys, drawn, reasons, batch.counts)
+
+
+def _ranks(name: str, batch: Batch, keys: list[str]) -> dict[str, str]:
+    """Score and rank, in words, of each that was chosen; ``keys`` are those of all candidates."""
     order = np.argsort(-batch.scores, kind="stable")
     rank = np.empty(len(order), np.int64)
     rank[order] = np.arange(1, len(order) + 1)
-    row = {item.key: at for at, item in enumerate(candidates.items)}
-    rows = [row[key] for key in batch.keys]
-    reasons = [f"{name} {batch.scores[at]:.3f}, rank {rank[at]} of {len(order)}" for at in rows]
-    return batch, dict(zip(batch.keys, reasons, strict=True))
+    row = {key: at for at, key in enumerate(keys)}
+    return {key: f"{name} {batch.scores[row[key]]:.3f}, rank {rank[row[key]]} of {len(order)}" for key in batch.keys}
 
 
 def _holdout_to_label(project: Project) -> list[Item]:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from alpipe import images
-from alpipe.acquisition.batch.duplicates import difference_hash
+from alpipe.acquisition.batch.duplicates import Hashes, difference_hash
 from alpipe.acquisition.batch.selection import Copies
 from alpipe.pool.database import chunks
 from alpipe.project import Project
@@ -70,7 +70,12 @@ def gather(project: Project, pool: Sequence[Item], wanted: Wanted, progress: Pro
 def copies(project: Project, items: Sequence[Item], progress: ProgressCallback) -> Copies:
     """The hashes of the items and of the images chosen before. Each image is read for it once in its life."""
     chosen = project.store.items.list(states=CHOSEN, split=Split.POOL)
-    everything = [*items, *chosen]
+    hashes = hashes_of(project, [*items, *chosen], progress)
+    return Copies(hashes[: len(items)], hashes[len(items) :])
+
+
+def hashes_of(project: Project, everything: Sequence[Item], progress: ProgressCallback) -> Hashes:
+    """The hashes of the items, in their order; those that were not known are computed, and kept."""
     known = project.store.fingerprints.get(item.key for item in everything)
     missing = [item for item in everything if item.key not in known]
     with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="hash") as workers:
@@ -79,11 +84,7 @@ def copies(project: Project, items: Sequence[Item], progress: ProgressCallback) 
             known |= zip([item.key for item in block], map(int, workers.map(_hash, block)), strict=True)
             project.store.fingerprints.put({item.key: known[item.key] for item in block})
             progress(Progress("looking for near-duplicates", done + len(block), len(everything)))
-
-    def of(some: Sequence[Item]) -> npt.NDArray[np.uint64]:
-        return np.array([known[item.key] for item in some], np.uint64)
-
-    return Copies(of(items), of(chosen))
+    return np.array([known[item.key] for item in everything], np.uint64)
 
 
 def _hash(item: Item) -> np.uint64:

@@ -82,7 +82,8 @@ def train(project: Project, round_: Round, progress: ProgressCallback) -> Outcom
 
 
 def evaluate(project: Project, round_: Round, progress: ProgressCallback) -> Outcome:
-    """The metric on the frozen hold-out, with the hash of the hold-out beside it."""
+    """The metric on the frozen hold-out, with its hash, and the model's error on each of its images."""
+    from alpipe.evaluation.image_error import watched
     from alpipe.evaluation.metrics import evaluate as measure  # pycocotools only where needed
 
     if round_.model is None:
@@ -91,12 +92,11 @@ def evaluate(project: Project, round_: Round, progress: ProgressCallback) -> Out
     if not truths:
         return Done("no labelled hold-out: no metric (label some of it, or import one with --holdout)")
     items = [example.item for example in truths.values()]
-    metrics = measure(
-        project.config.task,
-        counted(project.model(round_.model).predict(items), len(items), "evaluating", progress),
-        truths,
-        project.classes,
-    )
+    predictions = counted(project.model(round_.model).predict(items), len(items), "evaluating", progress)
+    errors: dict[str, float] = {}
+    seen = watched(predictions, truths, project.classes, project.config.suggest_above, errors)
+    metrics = measure(project.config.task, seen, truths, project.classes)
+    project.store.rounds.record_errors(round_.number, "holdout", errors)
     facts = {
         "metric": metrics.name,
         "value": metrics.value,

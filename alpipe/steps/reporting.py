@@ -19,8 +19,20 @@ from alpipe.errors import AlpipeError, DataError
 from alpipe.pool.store import Round
 from alpipe.project import Project
 from alpipe.report import draw
-from alpipe.report.page import ClassRow, CostRow, Costs, Gallery, Picture, Report, RoundRow, contact_sheet, render
+from alpipe.report.page import (
+    AuditRow,
+    ClassRow,
+    CostRow,
+    Costs,
+    Gallery,
+    Picture,
+    Report,
+    RoundRow,
+    contact_sheet,
+    render,
+)
 from alpipe.steps.acquire import scan_name
+from alpipe.steps.auditing import advice
 from alpipe.steps.bank import negative_galleries
 from alpipe.steps.summary import pool_stats, waiting_for
 from alpipe.types import Annotation, AnswerState, Item, ItemState, Labels, Split, Suggestion
@@ -70,6 +82,9 @@ def gather(project: Project) -> Report:
         states=stats["states"],
         rounds=tuple(map(_round_row, rounds)),
         waiting_for=_without_user(waiting_for(project)),
+        advice=advice(project),
+        audit=tuple(AuditRow(**{name: row[name] for name in AuditRow.__slots__}) for row in stats["audit"]["rounds"]),
+        audit_says=stats["audit"]["says"],
         answers=labelling["timed"],
         answer_seconds=labelling["spent"] if labelling["timed"] else None,
         costs=_costs(labelling),

@@ -7,6 +7,7 @@ from typing import Any
 
 from alpipe.project import Project
 from alpipe.steps.acquire import NO_IMAGES, scan_name
+from alpipe.steps.auditing import advice, audit_facts
 from alpipe.steps.exchange import batch_of
 from alpipe.steps.labelling import labelling
 from alpipe.types import Boxes, ImageClass, ItemState, Labels, Masks, Split
@@ -72,6 +73,8 @@ def status(project: Project) -> dict[str, Any]:
         "step": None if current is None else current.step,
         "rounds": round_rows(project),
         "waiting_for": waiting_for(project),
+        "audit": audit_facts(project),
+        "advice": advice(project),
     }
 
 
@@ -97,6 +100,7 @@ def pool_stats(project: Project) -> dict[str, Any]:
         "sizes": dict(sizes.most_common(5)),
         "groups": len({item.group for item in items if item.group is not None}),
         "labelling": labelling(project),
+        "audit": audit_facts(project),
     }
 
 

@@ -53,6 +53,31 @@ def distinct(hashes: Hashes, order: Rows, radius: int, known: Hashes) -> npt.NDA
     return stays
 
 
+def alike(hashes: Hashes, radius: int) -> list[list[int]]:
+    """Groups of rows of (N,) hashes, two or more rows each: those that are joined by a chain of pairs which differ in
+    up to ``radius`` bits. Groups and their rows are in ascending order.
+    """
+    different, of = np.unique(hashes, return_inverse=True)
+    parent = np.arange(len(different))
+
+    def root(at: int) -> int:
+        while parent[at] != at:
+            parent[at] = parent[parent[at]]
+            at = int(parent[at])
+        return at
+
+    for band in _bands(different, radius):
+        for a, b in _agreeing(band, band):
+            near = (a < b) & (_differ(different[a], different[b]) <= radius)
+            for one, other in zip(a[near].tolist(), b[near].tolist(), strict=True):
+                first, second = sorted((root(one), root(other)))
+                parent[second] = first
+    groups: dict[int, list[int]] = {}
+    for row, at in enumerate(of.tolist()):
+        groups.setdefault(root(at), []).append(row)
+    return sorted(rows for rows in groups.values() if len(rows) > 1)
+
+
 def _near_any(hashes: Hashes, others: Hashes, radius: int) -> npt.NDArray[np.bool_]:
     """(N,) which lie near any of the others."""
     near = np.zeros(len(hashes), bool)

@@ -52,48 +52,61 @@ def choose_batch(
     options: BatchOptions,
     round_: int = 1,
     copies: Copies | None = None,
+    taken: Sequence[int] = (),
 ) -> Batch:
     """Chooses k of the candidates: by the strategy where it has a choice of its own, else by the partner.
 
-    ``copies`` is needed where the options set near_duplicates. Raises ValueError for a k beyond the candidates.
+    ``copies`` is needed where the options set near_duplicates. ``taken`` are rows of candidates that are in the batch
+    already: they are not chosen again, and what is like them is set aside as beside labelled ones. Raises ValueError
+    for a k beyond the other candidates.
     """
-    checked(candidates, k)
+    checked(candidates, k + len(taken))
     if isinstance(strategy, Rescoring):
         candidates = replace(candidates, scores=strategy.rescore(candidates))
     scores = candidates.scores
     if options.noise:
         candidates = replace(candidates, scores=noisy(scores, options.noise, round_, rng))
     chooser = strategy if isinstance(strategy, Choosing) else partner
-    stays, counts = _thinned(candidates, options, copies, rng)
+    stays, counts = _thinned(candidates, options, copies, rng, taken)
     share = FairShare(candidates.items, k, options.spread.share) if options.spread else None
-    chosen = _chosen(chooser, candidates, np.flatnonzero(stays), k, rng, share)
+    chosen = _chosen(chooser, candidates, np.flatnonzero(stays), k, rng, share, taken)
     lacking = k - len(chosen)
     if lacking:
-        rest = np.setdiff1d(np.arange(len(candidates)), np.array(chosen, np.intp))
-        chosen += _chosen(chooser, candidates, rest, lacking, rng, None, chosen)
+        gone = [*taken, *chosen]
+        rest = np.setdiff1d(np.arange(len(candidates)), np.array(gone, np.intp))
+        chosen += _chosen(chooser, candidates, rest, lacking, rng, None, gone)
         counts["taken_after_all"] = lacking
     return Batch([candidates.items[row].key for row in chosen], scores, counts)
 
 
 def _thinned(
-    candidates: Candidates, options: BatchOptions, copies: Copies | None, rng: np.random.Generator
+    candidates: Candidates,
+    options: BatchOptions,
+    copies: Copies | None,
+    rng: np.random.Generator,
+    taken: Sequence[int],
 ) -> tuple[npt.NDArray[np.bool_], dict[str, int]]:
-    """(N,) which candidates stay, the better ones of those that are alike, and how many do not."""
+    """(N,) which candidates stay, the better ones of those that are alike, and how many do not beside those taken."""
     stays: npt.NDArray[np.bool_] = np.ones(len(candidates), bool)
+    rows = np.array(taken, np.intp)
+    stays[rows] = False
     counts: dict[str, int] = {}
     spread = options.spread if options.spread and any(item.group is not None for item in candidates.items) else None
     if options.near_duplicates is False and spread is None:
         return stays, counts
     order = ranked(candidates.scores, rng)
+    order = order[stays[order]]
     if options.near_duplicates is not False:
         if copies is None or len(copies.hashes) != len(candidates):
             raise ValueError(f"near-duplicates of {len(candidates)} images are to be found, but not all were hashed")
-        stays = distinct(copies.hashes, order, options.near_duplicates, copies.labelled)
-        counts["near_duplicates"] = int((~stays).sum())
+        known = np.concatenate([copies.labelled, copies.hashes[rows]])
+        stays = distinct(copies.hashes, order, options.near_duplicates, known)
+        counts["near_duplicates"] = len(order) - int(stays.sum())
     if spread and spread.neighbours:
-        known: Sequence[Item] = [example.item for example in candidates.labelled.examples]
+        beside: list[Item] = [example.item for example in candidates.labelled.examples]
+        beside += [candidates.items[row] for row in taken]
         order = order[stays[order]]
-        alone = apart(candidates.items, order, spread.neighbours, known)
+        alone = apart(candidates.items, order, spread.neighbours, beside)
         counts["neighbours"] = int((stays & ~alone).sum())
         stays &= alone
     return stays, {name: count for name, count in counts.items() if count}
