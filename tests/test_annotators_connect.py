@@ -187,6 +187,18 @@ def test_strangers_cannot_sign_up(studio_server: Server) -> None:
     assert answer.status_code == httpx.codes.FORBIDDEN
 
 
+def test_a_project_without_its_mark_is_ours_only_if_it_was_made_when_ours_was(make: Make, api: httpx.Client) -> None:
+    case, annotator = make()
+    case.note(annotator.push(case.requests))
+    known = annotator.choice.known()
+    assert api.patch(f"/api/projects/{known['project']}/", json={"description": "mine"}).is_success
+    assert annotator.pull(None).gone == ()
+    annotator.choice.note(known | {"created": "another time"})  # a server set up anew gives the numbers again
+    with pytest.raises(AnnotatorError, match=r"is not on .* its description held the mark"):
+        with_classes(case, annotator, *case.context.classes, "cow").pull(None)
+    assert "cow" not in api.get(f"/api/projects/{known['project']}/").json()["label_config"]
+
+
 # ── labels ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

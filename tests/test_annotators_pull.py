@@ -175,6 +175,12 @@ def test_what_was_refused_is_forgotten_with_its_task(tmp_path: Path) -> None:
     assert (later.gone, later.refused) == (("k1",), ())
 
 
+def test_a_task_that_went_while_others_added_one_is_noticed(tmp_path: Path) -> None:
+    foreign = {"id": 9, "data": {"image": "theirs"}, "updated_at": "2026-01-01T00:00:01.0Z"}
+    first = pulled([task()], tmp_path)
+    assert pulled([foreign | {"created_at": "2026-01-01T00:00:01.0Z"}], tmp_path, first.watermark).gone == ("k1",)
+
+
 def test_a_time_in_the_future_does_not_hide_what_comes(tmp_path: Path) -> None:
     rows = [task(), task() | {"id": 6, "updated_at": "9999-01-01T00:00:00Z"}]
     assert pulled(rows, tmp_path).watermark == "1@2026-01-01T00:00:00.000001Z"

@@ -36,7 +36,7 @@ KEYS_A_QUERY = 500
 
 LOOKUP = "id,data,is_labeled,total_annotations,cancelled_annotations,predictions_model_versions"
 ANSWERS = (
-    "id,data,updated_at,annotations,drafts,result,completed_by,was_cancelled,lead_time,parent_prediction,"
+    "id,data,created_at,updated_at,annotations,drafts,result,completed_by,was_cancelled,lead_time,parent_prediction,"
     "predictions_model_versions,user"
 )
 CENSUS = "id,data,predictions_model_versions"
@@ -69,6 +69,7 @@ class StudioProject:
         self.id: int = raw.id
         self.title: str = raw.title or ""
         self.description: str = raw.description or ""
+        self.created: str = str(raw.created_at or "")
         self.label_config: str = raw.label_config or ""
         self.model_version: str = raw.model_version or ""
         self.tasks: int = raw.task_number or 0

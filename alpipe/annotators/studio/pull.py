@@ -118,6 +118,8 @@ def pull(
     refused = {number for number, _, _ in read.raw}
     withdrawn += [ref for refs in stored.values() for ref in refs if ref in refused]
     known = ledger.known()
+    if _are_foreign_ones_new(tasks, start):
+        known = known | {"others": None}  # as many of ours may be gone, and the counts look as they were
     gone, counted = _take_census(studio, project, known, asked, grouped, whole=start is None)
     withdrawn += [ref for refs in _standing(context, project, gone).values() for ref in refs]
     before = {} if start is None else _refused_before(known, project, {*answers, *gone})
@@ -291,6 +293,13 @@ def _take_census(
     return gone, {"project": project.id, "others": others, "predictions": counts.predictions}
 
 
+def _are_foreign_ones_new(tasks: Sequence[Row], start: datetime | None) -> bool:
+    """Whether others have added tasks since ``start``, as far as can be told."""
+    foreign = [task for task in tasks if not key_of(task)]
+    made = [_moment(task, "created_at") for task in foreign]
+    return start is not None and any(moment is None or moment >= start - OVERLAP for moment in made)
+
+
 def _refused_before(known: Row, project: OpenProject, read: set[str]) -> dict[str, list[Refusal]]:
     """What earlier pulls refused, by the item's key, without the items whose task was read again or is gone."""
     stated = known.get("refused")
@@ -337,10 +346,10 @@ def _start(since: str | None, project: OpenProject) -> datetime | None:
         return None
 
 
-def _moment(task: Row) -> datetime | None:
+def _moment(task: Row, of: str = "updated_at") -> datetime | None:
     """When a task changed; None where that cannot be: a watermark in the future would hide what comes."""
     try:
-        moment = _time(task["updated_at"])
+        moment = _time(task[of])
     except (KeyError, ValueError, OverflowError):
         return None
     return moment if moment < datetime.now(UTC) + timedelta(days=1) else None
