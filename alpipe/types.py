@@ -545,7 +545,8 @@ class Refusal(NamedTuple):
 class Pulled:
     """What came back: answers that are new or changed since the watermark, and the watermark for the next call.
 
-    ``withdrawn`` holds the external ids of answers that people deleted; ``refused`` what could not be understood;
+    ``withdrawn`` holds the external ids of answers that people deleted; ``refused`` what cannot be understood, of
+    earlier pulls too where it stands unchanged;
     ``gone`` the keys of items whose question is no longer there.
     """
 

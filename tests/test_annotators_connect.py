@@ -140,6 +140,26 @@ class _Quiet(SimpleHTTPRequestHandler):
         pass
 
 
+class _SendsOn(_Quiet):
+    def do_GET(self) -> None:
+        self.send_response(httpx.codes.MOVED_PERMANENTLY)
+        self.send_header("Location", f"https://elsewhere.example{self.path}")
+        self.end_headers()
+
+
+def test_an_address_that_sends_us_on_is_named_with_the_right_one(make: Make, monkeypatch: Any) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), _SendsOn) as other:
+        thread = threading.Thread(target=other.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        monkeypatch.setenv("LABEL_STUDIO_URL", f"http://127.0.0.1:{other.server_address[1]}")
+        monkeypatch.setenv("LABEL_STUDIO_API_KEY", "0" * 40)
+        _, annotator = make(project_id=1)
+        with pytest.raises(AnnotatorError, match=r"sends us on to https://elsewhere\.example: set LABEL_STUDIO_URL"):
+            annotator.pull(None)
+        other.shutdown()
+        thread.join()
+
+
 @pytest.mark.parametrize("kind", ["nothing there", "another web server", "a page of the server"])
 def test_a_wrong_address_is_one_line(kind: str, make: Make, studio_server: Server, monkeypatch: Any) -> None:
     with ThreadingHTTPServer(("127.0.0.1", 0), _Quiet) as other:
@@ -165,6 +185,18 @@ def test_strangers_cannot_sign_up(studio_server: Server) -> None:
     form = {"email": "stranger@example.org", "password": "long enough"}
     answer = httpx.post(f"{studio_server.url}/user/signup/", data=form, trust_env=False)
     assert answer.status_code == httpx.codes.FORBIDDEN
+
+
+def test_a_project_without_its_mark_is_ours_only_if_it_was_made_when_ours_was(make: Make, api: httpx.Client) -> None:
+    case, annotator = make()
+    case.note(annotator.push(case.requests))
+    known = annotator.choice.known()
+    assert api.patch(f"/api/projects/{known['project']}/", json={"description": "mine"}).is_success
+    assert annotator.pull(None).gone == ()
+    annotator.choice.note(known | {"created": "another time"})  # a server set up anew gives the numbers again
+    with pytest.raises(AnnotatorError, match=r"is not on .* its description held the mark"):
+        with_classes(case, annotator, *case.context.classes, "cow").pull(None)
+    assert "cow" not in api.get(f"/api/projects/{known['project']}/").json()["label_config"]
 
 
 # ── labels ──────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -99,6 +99,34 @@ def test_secrets_are_private_and_reach_the_server_by_environment_only(tmp_path: 
     assert {name: oct(mode) for name, mode in modes.items() if mode & 0o077} == {}
 
 
+def test_the_caller_s_environment_does_not_change_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    foreign = ("DATABASE_NAME", "DEBUG", "HOST", "HEARTEX_HOST", "STORAGE_TYPE", "CORS_ALLOW_ALL_ORIGINS")
+    for name in (*foreign, "AWS_PROFILE", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "theirs")
+    with pytest.raises(AnnotatorError):
+        server.up(tmp_path / "home", executable=program(tmp_path, f"env > {tmp_path}/environment; exit 1"))
+    seen = {line.partition("=")[0] for line in (tmp_path / "environment").read_text().splitlines()}
+    assert seen.isdisjoint(foreign)
+    assert {"PATH", "HOME", "AWS_PROFILE", "HTTPS_PROXY"} <= seen
+
+
+def test_a_stated_home_lies_beside_the_project_wherever_the_command_runs(tmp_path: Path) -> None:
+    assert server.home_in(tmp_path / "p" / ".alpipe", Path("../shared")) == tmp_path / "p" / "../shared"
+    assert server.home_in(tmp_path / ".alpipe", tmp_path / "there") == tmp_path / "there"
+    assert server.home_in(tmp_path / ".alpipe", None) == tmp_path / ".alpipe" / "labelstudio"
+
+
+@pytest.mark.parametrize("url", ["http://me:secret@127.0.0.1:1", "http://127.0.0.1:1/?token=secret", "127.0.0.1:1"])
+def test_an_address_with_more_than_an_address_is_refused_unseen(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LABEL_STUDIO_URL", url)
+    monkeypatch.setenv("LABEL_STUDIO_API_KEY", "token")
+    with pytest.raises(AnnotatorError, match="LABEL_STUDIO_URL") as refusal:
+        server.connect(tmp_path)
+    assert "secret" not in str(refusal.value)
+
+
 def test_credentials_stay_the_same_over_restarts(tmp_path: Path) -> None:
     dying = program(tmp_path, "exit 1")
     seen = []

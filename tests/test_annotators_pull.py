@@ -34,11 +34,12 @@ class Canned:
 
     url = "http://studio"
 
-    def __init__(self, rows: list[Any]) -> None:
-        self.rows = rows
+    def __init__(self, rows: list[Any], *, changed: bool = True) -> None:
+        self.rows, self.changed = rows, changed
 
     def tasks(self, number: int, filters: Sequence[Filter] = (), include: str = "") -> list[Any]:
-        return copy.deepcopy(self.rows)
+        recent = any(condition.column == "updated_at" for condition in filters)
+        return [] if recent and not self.changed else copy.deepcopy(self.rows)
 
     def delete_untouched(self, number: int, tasks: Sequence[int], filters: Sequence[Filter]) -> None:
         assert len(tasks) < len(self.rows)
@@ -47,12 +48,13 @@ class Canned:
         return Counts(len(self.rows), 0)
 
 
-def pulled(rows: list[Any], folder: Path) -> Pulled:
+def pulled(rows: list[Any], folder: Path, since: str | None = None, *, changed: bool = True) -> Pulled:
     context = AnnotatorContext(
         "test", Task.DETECT, CLASSES, folder, lambda _: None, list, {ITEM.key: ITEM}.get, asked=lambda: {"k1": "1/5"}
     )
     ledger = Ledger(folder / "seen.json", folder / "refused.jsonl")
-    return pull(Canned(rows), PROJECT, context, ledger, None, no_progress)  # type: ignore[arg-type]
+    studio: Any = Canned(rows, changed=changed)
+    return pull(studio, PROJECT, context, ledger, since, no_progress)
 
 
 def region() -> Row:
@@ -149,6 +151,34 @@ def test_one_answer_that_cannot_be_understood_does_not_hide_the_others(tmp_path:
     assert "unicorn" in got.refused[0].reason
     [line] = (tmp_path / "refused.jsonl").read_text().splitlines()
     assert json.loads(line)["answer"] == rows[0]["annotations"][0], "kept as it came"
+
+
+def test_an_answer_that_is_refused_is_told_by_every_pull_until_people_change_it(tmp_path: Path) -> None:
+    broken, mended = task(), task()
+    broken["annotations"][0]["result"][0]["value"]["rectanglelabels"] = ["bird"]
+    first = pulled([broken], tmp_path)
+    assert [refusal.reason for refusal in first.refused] == [
+        "region 1 ('r'): the unknown label 'bird'; the labels are " + ", ".join(CLASSES)
+    ]
+    later = pulled([broken], tmp_path, first.watermark, changed=False)
+    assert (later.annotations, later.refused) == ((), first.refused)
+    assert pulled([mended], tmp_path, first.watermark).refused == ()
+    assert pulled([mended], tmp_path, first.watermark, changed=False).refused == ()
+
+
+def test_what_was_refused_is_forgotten_with_its_task(tmp_path: Path) -> None:
+    broken = task()
+    broken["annotations"][0]["result"] = None
+    first = pulled([broken], tmp_path)
+    assert first.refused
+    later = pulled([], tmp_path, first.watermark)
+    assert (later.gone, later.refused) == (("k1",), ())
+
+
+def test_a_task_that_went_while_others_added_one_is_noticed(tmp_path: Path) -> None:
+    foreign = {"id": 9, "data": {"image": "theirs"}, "updated_at": "2026-01-01T00:00:01.0Z"}
+    first = pulled([task()], tmp_path)
+    assert pulled([foreign | {"created_at": "2026-01-01T00:00:01.0Z"}], tmp_path, first.watermark).gone == ("k1",)
 
 
 def test_a_time_in_the_future_does_not_hide_what_comes(tmp_path: Path) -> None:

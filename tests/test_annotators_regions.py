@@ -106,11 +106,6 @@ def decoded_boxes(region: dict[str, Any]) -> Labels | None:
     return regions.decode([region], item((200, 100)), CONTROLS[Task.DETECT], CLASSES)
 
 
-def test_percent_are_of_the_image_as_displayed_whatever_the_region_says() -> None:
-    region = box_region() | {"original_width": 100, "original_height": 200}
-    assert decoded_boxes(region) == Boxes(np.asarray([[20, 20, 80, 60]], np.float32), ("cat",))
-
-
 def test_a_rotated_box_becomes_the_upright_box_around_it() -> None:
     # turned by 90° about its top left corner: the width goes down, the height to the left
     upright = decoded_boxes(box_region(x=50, y=20, width=10, height=20, rotation=90))
@@ -204,3 +199,28 @@ def test_a_faulty_pre_annotation_is_found_before_it_is_sent() -> None:
         assert regions.check([good | {"value": good["value"] | change}], CONTROLS[Task.DETECT])
     assert regions.check([good | {"score": 1.2}], CONTROLS[Task.DETECT])
     assert regions.check([good, good], CONTROLS[Task.DETECT])
+
+
+def drawn_on(size: tuple[int, int], **more: Any) -> list[dict[str, Any]]:
+    value = {"x": 10, "y": 10, "width": 20, "height": 20, "rotation": 0, "rectanglelabels": ["cat"]}
+    frame = {"original_width": size[0], "original_height": size[1]}
+    return [{"id": "r", "type": "rectanglelabels", "value": value} | frame | more]
+
+
+@pytest.mark.parametrize("size", [(640, 480), (320, 240), (213, 160), (107, 80)])
+def test_a_box_drawn_on_a_smaller_copy_is_where_it_was_drawn(size: tuple[int, int]) -> None:
+    found = regions.decode(drawn_on(size), item((640, 480)), CONTROLS[Task.DETECT], CLASSES)
+    assert isinstance(found, Boxes)
+    np.testing.assert_allclose(found.xyxy, [[64, 48, 192, 144]])
+
+
+@pytest.mark.parametrize("size", [(480, 640), (640, 640), (1920, 1080)])
+def test_a_box_drawn_on_a_turned_or_another_picture_is_refused(size: tuple[int, int]) -> None:
+    with pytest.raises(DataError, match=r"drawn on a picture of .* the browser shows is turned or another image"):
+        regions.decode(drawn_on(size), item((640, 480)), CONTROLS[Task.DETECT], CLASSES)
+
+
+@pytest.mark.parametrize("task", [Task.DETECT, Task.SEGMENT])
+def test_a_shape_without_a_label_is_named_as_such(task: Task) -> None:
+    with pytest.raises(DataError, match="a polygon has no label; give it one or delete it"):
+        regions.decode(drawn_on((640, 480), type="polygon"), item((640, 480)), CONTROLS[task], CLASSES)

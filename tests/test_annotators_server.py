@@ -243,6 +243,16 @@ def test_a_question_asked_again_says_why_and_comes_first(make: Make, api: httpx.
     assert (row["data"]["model"], len(row["annotations"])) == ("m1", 1), "what was said and shown stays"
 
 
+def test_a_newer_model_of_which_no_open_task_is_left_to_show_does_not_stop_the_push(
+    make: Make, api: httpx.Client
+) -> None:
+    case, annotator = make(count=2)
+    first = [dataclasses.replace(request, suggestion=None) for request in case.requests]
+    for receipt in annotator.push(first):
+        submit(api, int(receipt.external_id.partition("/")[2]), [box()])
+    assert len(annotator.push(case.requests)) == len(case.requests)
+
+
 def test_the_tab_is_made_again_where_people_deleted_it(make: Make, api: httpx.Client) -> None:
     case, annotator = make(count=2)
     annotator.push(case.requests)

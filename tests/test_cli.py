@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from alpipe.cli.main import _project_first
+from alpipe.cli.servers import home_of
 from alpipe.datasets import digits
 from alpipe.types import Task
 from tests.conftest import Ran
@@ -383,3 +384,20 @@ def test_an_unreachable_server_is_broken_for_the_doctor(
     assert ran.status == 1
     assert {row["what"]: row["state"] for row in json.loads(ran.out)}["label studio"] == "broken"
     assert "s3cr3t" not in ran.out + ran.err
+
+
+@pytest.mark.parametrize(
+    ("annotator", "home"),
+    [
+        ("labelstudio", ".alpipe/labelstudio"),
+        ("{name: labelstudio, home: ../shared}", "../shared"),
+        ("{name: robot, home: ../shared}", "../shared"),
+        ("oracle", ".alpipe/labelstudio"),
+    ],
+)
+def test_the_server_s_commands_use_the_home_that_the_annotator_uses(project: Path, annotator: str, home: str) -> None:
+    file = project / "alpipe.yaml"
+    text = file.read_text()
+    assert "annotator: oracle" in text
+    file.write_text(text.replace("annotator: oracle", f"annotator: {annotator}"))
+    assert home_of(project) == project / home

@@ -32,8 +32,8 @@ class Options(PluginOptions):
     """Which server and project to use, how people draw, and how they get to see the images.
 
     ``project_title`` names the project that alpipe makes (default: the project's own name); ``project_id`` adopts one
-    that exists. ``home`` is the local server's folder (default: the project's own). ``batch`` is how many tasks go in
-    one call.
+    that exists. ``home`` is the local server's folder, relative to the project's (default: its own); several projects
+    can share one. ``batch`` is how many tasks go in one call.
 
     ``rotate``: boxes can be turned. ``shape``: masks are painted (``brush``) or drawn as outlines (``polygon``); by
     default whatever an adopted project offers, else the brush. ``polygon_tolerance`` is the share of a region's pixels
@@ -43,7 +43,8 @@ class Options(PluginOptions):
     ``images``: ``local`` (copies in the folder that the server serves), ``upload``, ``uri`` (by ``uri_prefix`` alone),
     or ``auto``: by address where ``uri_prefix`` gives one, else local files where there is such a folder, else upload.
     ``uri_prefix`` gives the address of local folders: ``{/data/scans: s3://bucket/scans}``. ``files_root`` is the
-    folder that a server given by LABEL_STUDIO_URL serves as local files, if this machine can write there.
+    folder that a server given by LABEL_STUDIO_URL serves as local files, if this machine can write there; the server
+    must see it under the same path.
     """
 
     project_title: str | None = Field(default=None, min_length=3, max_length=50)
@@ -82,7 +83,8 @@ class LabelStudioAnnotator:
     def __init__(self, options: Options, context: AnnotatorContext) -> None:
         self.options = options
         self.context = context
-        self.home = options.home or context.folder / "labelstudio"
+        self.home = server.home_in(context.folder, options.home)
+        self.files_root = None if options.files_root is None else server.beside(context.folder, options.files_root)
         self.choice = ProjectChoice(
             options.project_title or context.project,
             options.project_id,
@@ -165,7 +167,7 @@ class LabelStudioAnnotator:
         """The addresses of copies on the server, as local files or uploads."""
         if not items:
             return []
-        root = studio.connection.files_root or self.options.files_root
+        root = studio.connection.files_root or self.files_root
         if self.options.images == "local" and root is None:
             raise AnnotatorError(
                 f"images: local needs the folder that {studio.url} serves: give it by files_root, or say images: upload"

@@ -113,6 +113,7 @@ def _machine() -> list[dict[str, Any]]:
 def _project(root: Path) -> list[dict[str, Any]]:
     from alpipe.annotators.studio.client import Studio
     from alpipe.annotators.studio.server import connect
+    from alpipe.cli.servers import USERS, home_of
     from alpipe.config import FILE
     from alpipe.errors import AlpipeError
     from alpipe.project import Project, check_plugins
@@ -124,9 +125,9 @@ def _project(root: Path) -> list[dict[str, Any]]:
             check_plugins(project.config)
             counts = project.store.items.counts()
             rows = [_row("project", "ok", f"{project.config.name}: {sum(counts.values())} images")]
-            if project.config.annotator.name in ("labelstudio", "robot"):
+            if project.config.annotator.name in USERS:
                 try:
-                    connection = connect(project.folder / "labelstudio")
+                    connection = connect(home_of(root))
                     with Studio(connection) as studio:
                         studio.projects_titled(project.config.name)  # needs a server that answers and a good token
                     rows.append(_row("label studio", "ok", connection.url))

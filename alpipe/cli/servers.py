@@ -10,16 +10,22 @@ studio = typer.Typer(
     help="A local Label Studio server for this project, in an environment of its own.", no_args_is_help=True
 )
 
-HOME = "labelstudio"
+USERS = ("labelstudio", "robot")
+"""The annotators that work with the server."""
 
 
 def home_of(directory: Path) -> Path:
-    """The server's folder in a project. Raises ConfigError where the folder holds no project."""
+    """The server's folder: the one that the option ``home`` of the annotator names, else the project's own.
+
+    Raises ConfigError where the folder holds no project.
+    """
+    from alpipe.annotators.studio.server import home_in
     from alpipe.config import FILE, read
     from alpipe.project import PRIVATE
 
-    read(directory / FILE)
-    return directory.absolute() / PRIVATE / HOME
+    annotator = read(directory / FILE).annotator
+    stated = annotator.options.get("home") if annotator.name in USERS else None
+    return home_in(directory.absolute() / PRIVATE, Path(str(stated)) if stated else None)
 
 
 @studio.command()

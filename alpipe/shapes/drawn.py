@@ -28,6 +28,9 @@ KINDS = {
 }
 """The kinds of regions that each task takes: of all shapes there is a box, but a rectangle is no outline."""
 
+UNNAMED = {"rectangle": "rectangle", "ellipse": "ellipse", "polygon": "polygon", "brush": "brush stroke"}
+"""What Label Studio calls a shape that was drawn without choosing a label."""
+
 _FAR = 1000.0
 """Percent: nobody draws further outside of an image."""
 
@@ -98,6 +101,8 @@ def _kind(region: Any, task: Task) -> tuple[str, dict[str, Any]]:
     kind = region.get("type") if isinstance(region, dict) else None
     if kind == RECTANGLE and task is Task.SEGMENT:
         raise DataError("a rectangle is no outline, which segmentation needs")
+    if isinstance(kind, str) and kind in UNNAMED:
+        raise DataError(f"a {UNNAMED[kind]} has no label; give it one or delete it")
     if isinstance(kind, str) and kind not in KINDS[task]:
         what = "class of an image" if task is Task.CLASSIFY else "rectangle, ellipse, polygon or brush stroke"
         raise DataError(f"a region of type {kind[:40]!r} is no {what}")

@@ -116,6 +116,8 @@ def pull(project: Project, annotator: Annotator, progress: ProgressCallback) -> 
     refused = [*pulled.refused, *taken.refused, *reviewed.refused]
     if refused:
         write_refusals(project.folder / REFUSED, refused)
+    else:
+        (project.folder / REFUSED).unlink(missing_ok=True)
     project.store.meta.set(mark, pulled.watermark)
     return Got(taken.new + taken.changed + reviewed.replies, withdrawn, len(refused), gone)
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeAlias, TypeVar
@@ -30,13 +31,12 @@ ONCE: Any = {"max_retries": 0}
 
 PAGE = 500
 LISTINGS = 4
-UPLOADS_A_CALL = 100
 KEYS_A_QUERY = 500
 """Keys in one filter: queries over about 64 KB fail."""
 
 LOOKUP = "id,data,is_labeled,total_annotations,cancelled_annotations,predictions_model_versions"
 ANSWERS = (
-    "id,data,updated_at,annotations,drafts,result,completed_by,was_cancelled,lead_time,parent_prediction,"
+    "id,data,created_at,updated_at,annotations,drafts,result,completed_by,was_cancelled,lead_time,parent_prediction,"
     "predictions_model_versions,user"
 )
 CENSUS = "id,data,predictions_model_versions"
@@ -70,6 +70,7 @@ class StudioProject:
         self.id: int = raw.id
         self.title: str = raw.title or ""
         self.description: str = raw.description or ""
+        self.created: str = str(raw.created_at or "")
         self.label_config: str = raw.label_config or ""
         self.model_version: str = raw.model_version or ""
         self.tasks: int = raw.task_number or 0
@@ -105,7 +106,13 @@ class Studio:
             # Its built-in web server answers in two small packets, and on a connection that is kept the second one
             # waits 40 ms for our acknowledgement: a new connection a request is three times faster on one machine.
             limits = httpx.Limits(max_keepalive_connections=0 if own else 4)
-            self._http = httpx.Client(timeout=TIMEOUT, follow_redirects=True, trust_env=not own, limits=limits)
+            self._http = httpx.Client(
+                timeout=TIMEOUT,
+                follow_redirects=True,
+                trust_env=not own,
+                limits=limits,
+                event_hooks={"response": [self._stays_here]},
+            )
             self._sdk: Any = LabelStudio(  # type: ignore[no-untyped-call]
                 base_url=connection.url, api_key=connection.token, httpx_client=self._http
             )
@@ -319,20 +326,19 @@ class Studio:
 
     def upload(self, number: int, files: Sequence[Path]) -> list[str]:
         """Stores files on the server and returns their URLs there, in order, relative to the server's address."""
-        urls = []
-        for start in range(0, len(files), UPLOADS_A_CALL):
-            for path in files[start : start + UPLOADS_A_CALL]:
-                with self._stated(f"uploading {path.name}"), path.open("rb") as file:
-                    answer = self._http.post(
-                        f"{self.url}/api/projects/{number}/import?commit_to_project=false",
-                        files={path.name: (path.name, file)},
-                        headers=self._authorization(),
-                    )
-                    if answer.is_error:
-                        raise ApiError(status_code=answer.status_code, body=answer.text)
-                    stored = self._sdk.files.get(id=answer.json()["file_upload_ids"][0])
-                    urls.append(f"/data/{stored.file}")
-        return urls
+        return [self._repeated(f"uploading {path.name}", partial(self._upload, number, path)) for path in files]
+
+    def _upload(self, number: int, path: Path) -> str:
+        """Twice does no harm but for the space: each copy has a name of its own, and no task shows the first."""
+        with path.open("rb") as file:
+            answer = self._http.post(
+                f"{self.url}/api/projects/{number}/import?commit_to_project=false",
+                files={path.name: (path.name, file)},
+                headers=self._authorization(),
+            )
+        if answer.is_error:
+            raise ApiError(status_code=answer.status_code, body=_body(answer))
+        return f"/data/{self._sdk.files.get(id=answer.json()['file_upload_ids'][0], request_options=ONCE).file}"
 
     def annotate(self, task: int, answer: Row) -> None:
         """Submits an answer as a person would. Raises UncertainError where the call broke off."""
@@ -344,6 +350,15 @@ class Studio:
         return len(self._repeated(f"reading task {task}", lambda: self._sdk.annotations.list(id=task)))
 
     # ── inside ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _stays_here(self, answer: httpx.Response) -> None:
+        """A redirect to another origin (http to https, mostly) turns what should be added into a mere question."""
+        there = answer.url.join(answer.headers["location"]) if answer.has_redirect_location else answer.url
+        if (there.scheme, there.netloc) != (answer.url.scheme, answer.url.netloc):
+            raise AnnotatorError(
+                f"{self.url} sends us on to {there.scheme}://{there.netloc.decode()}: set LABEL_STUDIO_URL to the"
+                " address that Label Studio really has"
+            )
 
     def _authorization(self) -> dict[str, str]:
         return {"Authorization": self._sdk._client_wrapper.get_headers()["Authorization"]}

@@ -79,11 +79,14 @@ def find(studio: Studio, choice: ProjectChoice, context: AnnotatorContext) -> Op
         choice.note(known | {"project": marked[0].id, "url": studio.url})
         return _own(studio, marked[0], choice, context)
     found = studio.project(known["project"])
-    if found is None or (known["mark"] not in found.description and known.get("url") != studio.url):
+    if found is None or not _is_ours(found, known, studio.url):
         raise AnnotatorError(
-            f"project {known['project']} of {context.project!r} is not on {studio.url}"
-            f" (it was made on {known.get('url')}): use that server, or delete {choice.state} to start a new project"
+            f"project {known['project']} of {context.project!r} is not on {studio.url} (it was made on"
+            f" {known.get('url')}; its description held the mark {known['mark']}): use that server, or delete"
+            f" {choice.state} to start a new project"
         )
+    if known.get("created") != found.created:
+        choice.note(known | {"created": found.created})
     return _own(studio, found, choice, context)
 
 
@@ -112,6 +115,15 @@ def found_or_made(studio: Studio, choice: ProjectChoice, context: AnnotatorConte
 def slug(name: str) -> str:
     """A folder's name for a project's name."""
     return re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-")[:40] or "project"
+
+
+def _is_ours(project: StudioProject, known: dict[str, Any], url: str) -> bool:
+    """Whether it is the project that we made: by its mark, or where people removed that by the moment it was made. A
+    server that was set up anew gives the same numbers again.
+    """
+    if known["mark"] in project.description:
+        return True
+    return known["created"] == project.created if "created" in known else known.get("url") == url
 
 
 def _own(studio: Studio, project: StudioProject, choice: ProjectChoice, context: AnnotatorContext) -> OpenProject:

@@ -36,8 +36,8 @@ DAMAGED = (AlpipeError, KeyError, TypeError, AttributeError, ValueError, Overflo
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """Files of the project's own: what the project held at the last pull, and answers that could not be understood,
-    raw. Without the first, a pull lists the tasks once more.
+    """Files of the project's own: what the project held at the last pull, with the answers that are refused still, and
+    answers that could not be understood, raw. Without the first, a pull lists the tasks once more.
     """
 
     seen: Path
@@ -84,6 +84,7 @@ class Read:
 
     annotations: list[Annotation] = field(default_factory=list)
     refused: list[Refusal] = field(default_factory=list)
+    of_items: dict[str, list[Refusal]] = field(default_factory=dict)
     raw: list[tuple[str, Any, str]] = field(default_factory=list)
 
 
@@ -98,7 +99,8 @@ def pull(
     """The answers since a watermark, all of each task that changed, oldest first. Pulling again with the same watermark
     gives the same and whatever came since. Drafts are those of the token's own user.
 
-    An answer that cannot be understood is refused, and what it said before it was edited is withdrawn.
+    An answer that cannot be understood is refused, by this and each later pull until people change it, and what it said
+    before it was edited is withdrawn.
     """
     start = _start(since, project)
     asked = _of_project(context.asked(), project)
@@ -112,18 +114,25 @@ def pull(
     answers = {key: _answers(rows, project, key) for key, rows in grouped.items()}
     shown = suggestions.shown_for(studio, project, _pre_annotated(answers))
     for key, given in answers.items():
-        _read(read, given, context.item(key), shown, project, context, studio.url)
+        _read(read, key, given, shown, project, context, studio.url)
     stored = _standing(context, project, list(answers))
     withdrawn = _deleted_answers(studio, project, stored, answers)
-    withdrawn += [ref for refs in stored.values() for ref in refs if ref in {number for number, _, _ in read.raw}]
-    gone = _take_census(studio, project, ledger, asked, grouped, whole=start is None)
+    refused = {number for number, _, _ in read.raw}
+    withdrawn += [ref for refs in stored.values() for ref in refs if ref in refused]
+    known = ledger.known()
+    if _are_foreign_ones_new(tasks, start):
+        known = known | {"others": None}  # as many of ours may be gone, and the counts look as they were
+    gone, counted = _take_census(studio, project, known, asked, grouped, whole=start is None)
     withdrawn += [ref for refs in _standing(context, project, gone).values() for ref in refs]
+    before = {} if start is None else _refused_before(known, project, {*answers, *gone})
     ledger.keep(read.raw)
+    ledger.note(counted | {"refused": before | read.of_items})
     newest = max((moment for task in tasks if (moment := _moment(task))), default=start)
     mark = f"{project.id}@{newest.strftime(TIME)}" if newest else (since or "")
     progress(Progress("pull", len(tasks), len(tasks), f"{len(read.annotations)} answers"))
     ordered = sorted(read.annotations, key=lambda annotation: annotation.at)
-    return Pulled(tuple(ordered), mark, tuple(dict.fromkeys(withdrawn)), tuple(read.refused), tuple(gone))
+    every = [*read.refused, *(one for some in (before | read.of_items).values() for one in some)]
+    return Pulled(tuple(ordered), mark, tuple(dict.fromkeys(withdrawn)), tuple(every), tuple(gone))
 
 
 def external_id(project: OpenProject, key: str, kind: str, number: int) -> str:
@@ -149,13 +158,14 @@ def _answers(tasks: Iterable[Row], project: OpenProject, key: str) -> list[Answe
 
 def _read(
     read: Read,
+    key: str,
     given: Sequence[Answer],
-    item: Item | None,
     shown: Shown,
     project: OpenProject,
     context: AnnotatorContext,
     url: str,
 ) -> None:
+    item = context.item(key)
     for answer in given:
         try:
             if item is None:
@@ -163,7 +173,8 @@ def _read(
             read.annotations.append(_annotation(answer, item, shown, project, context))
         except DAMAGED as error:
             reason = str(error) if isinstance(error, AlpipeError) else f"damaged: {type(error).__name__} {error}"[:300]
-            read.refused.append(Refusal(f"{url}/projects/{project.id}/data?task={answer.task['id']}", reason))
+            where = f"{url}/projects/{project.id}/data?task={answer.task['id']}"
+            read.of_items.setdefault(key, []).append(Refusal(where, reason))
             read.raw.append((answer.ref, answer.raw, reason))
 
 
@@ -252,19 +263,20 @@ def _deleted_answers(
 def _take_census(
     studio: Studio,
     project: OpenProject,
-    ledger: Ledger,
+    known: Row,
     asked: Mapping[str, str],
     changed: Mapping[str, Sequence[Row]],
     *,
     whole: bool,
-) -> list[str]:
-    """The keys of questions that are no longer there. Where the counts are as they were nothing is listed; where they
-    are not, what is there twice is removed on the way. ``whole``: all tasks were listed already.
+) -> tuple[list[str], Row]:
+    """The keys of questions that are no longer there, and the project's counts without them. Where the counts are as
+    they were (``known``) nothing is listed; where they are not, what is there twice is removed on the way. ``whole``:
+    all tasks were listed already.
     """
     counts = studio.counts(project.id)
-    known = {"project": project.id, "others": counts.tasks - len(asked), "predictions": counts.predictions}
-    if not whole and ledger.known() == known and changed.keys() <= asked.keys():
-        return []
+    counted = {"project": project.id, "others": counts.tasks - len(asked), "predictions": counts.predictions}
+    if not whole and counted.items() <= known.items() and changed.keys() <= asked.keys():
+        return [], counted
     there: Mapping[str, Sequence[Row]] = changed if whole else duplicates.census(studio, project)
     if twice := duplicates.suspicious(there):
         duplicates.remove(studio, project, twice)
@@ -276,10 +288,23 @@ def _take_census(
         if known_key and known_key not in again:
             raise AnnotatorError(f"the tasks of {project.url} change while we pull; run it again")
         gone = [key for key in gone if key not in again]
-    ledger.note(
-        {"project": project.id, "others": counts.tasks - len(asked) + len(gone), "predictions": counts.predictions}
-    )
-    return gone
+    others = counts.tasks - len(asked) + len(gone)
+    return gone, {"project": project.id, "others": others, "predictions": counts.predictions}
+
+
+def _are_foreign_ones_new(tasks: Sequence[Row], start: datetime | None) -> bool:
+    """Whether others have added tasks since ``start``, as far as can be told."""
+    foreign = [task for task in tasks if not key_of(task)]
+    made = [_moment(task, "created_at") for task in foreign]
+    return start is not None and any(moment is None or moment >= start - OVERLAP for moment in made)
+
+
+def _refused_before(known: Row, project: OpenProject, read: set[str]) -> dict[str, list[Refusal]]:
+    """What earlier pulls refused, by the item's key, without the items whose task was read again or is gone."""
+    stated = known.get("refused")
+    if known.get("project") != project.id or not isinstance(stated, dict):
+        return {}
+    return {key: [Refusal(*map(str, one)) for one in some] for key, some in stated.items() if key not in read}
 
 
 def _standing(context: AnnotatorContext, project: OpenProject, keys: Sequence[str]) -> dict[str, list[str]]:
@@ -320,10 +345,10 @@ def _start(since: str | None, project: OpenProject) -> datetime | None:
         return None
 
 
-def _moment(task: Row) -> datetime | None:
+def _moment(task: Row, of: str = "updated_at") -> datetime | None:
     """When a task changed; None where that cannot be: a watermark in the future would hide what comes."""
     try:
-        moment = _time(task["updated_at"])
+        moment = _time(task[of])
     except (KeyError, ValueError, OverflowError):
         return None
     return moment if moment < datetime.now(UTC) + timedelta(days=1) else None

@@ -46,7 +46,7 @@ def push(
             there |= _add(studio, project, new[start : start + batch], predictions, image_urls)
         more = _refresh(studio, project, old, predictions, there, batch, progress)
         more += sum(predictions[request.item.key] is not None for request in new)
-        _show_newest(studio, project, requests)
+        _show_newest(studio, project, requests, there)
         after = studio.counts(project.id)
         if after == (before.tasks + len(new), before.predictions + more):
             break  # nobody else was at work, so nothing is there twice
@@ -217,15 +217,20 @@ def _wanted(request: LabelRequest, proposed: Row | None, task: Row, project: Ope
     return data | task_data(request, proposed, project, data.get(project.control.data_key, ""))
 
 
-def _show_newest(studio: Studio, project: OpenProject, requests: Sequence[LabelRequest]) -> None:
-    """The label stream shows the pre-annotations of one model version only, and later imports do not change it."""
+def _show_newest(
+    studio: Studio, project: OpenProject, requests: Sequence[LabelRequest], there: Mapping[str, Row]
+) -> None:
+    """The label stream shows the pre-annotations of one model version only, and later imports do not change it.
+
+    A model of which the project has no prediction, since people answered all the tasks meanwhile, would be refused.
+    """
     shown = [request for request in requests if prediction_is_shown(request)]
-    if not shown:
-        return
-    newest = max(shown, key=lambda request: request.round).suggestion
-    if newest is None or newest.model == project.model_version:
-        return
-    studio.update_project(project.id, model_version=newest.model)
+    for request in sorted(shown, key=lambda request: -request.round):
+        task, suggestion = there[request.item.key], request.suggestion
+        if suggestion is not None and (not answered(task) or suggestion.model in duplicates.versions(task)):
+            if suggestion.model != project.model_version:
+                studio.update_project(project.id, model_version=suggestion.model)
+            return
 
 
 def prediction_is_shown(request: LabelRequest) -> bool:

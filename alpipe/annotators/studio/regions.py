@@ -151,6 +151,7 @@ def _outline(mask: Rle, item: Item, control: Control) -> Iterator[dict[str, Any]
 
 def _part(region: Any, item: Item, control: Control, ours: dict[str, str]) -> Part:
     part = drawn.part(region, control.task, item.width, item.height)
+    _check_shape(region, item)
     if part.name not in ours:
         raise DataError(f"the unknown label {part.name[:40]!r}; the labels are {', '.join(ours)}")
     part = part._replace(name=ours[part.name])
@@ -161,6 +162,18 @@ def _part(region: Any, item: Item, control: Control, ours: dict[str, str]) -> Pa
     if cut[2] <= cut[0] or cut[3] <= cut[1]:
         raise DataError("the box has no area inside the image; redraw or delete it")
     return part._replace(shape=cut)
+
+
+def _check_shape(region: Any, item: Item) -> None:
+    """Percent of a smaller copy are percent of the image too, but not those of a picture of another shape: it was
+    turned, or is another one.
+    """
+    size = drawn.stated_size(region)
+    if size is not None and abs(size[0] * item.height - size[1] * item.width) > max(item.width, item.height):
+        raise DataError(
+            f"it was drawn on a picture of {size[0]}×{size[1]} pixels, but the image has {item.width}×{item.height}:"
+            " what the browser shows is turned or another image"
+        )
 
 
 def _is_rubbed_out(part: Part) -> bool:

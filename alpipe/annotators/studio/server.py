@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 import httpx
 
@@ -33,6 +33,16 @@ COLD_START, WARM_START = 40, 6
 """Seconds that a start usually takes with and without the database's migrations; only for the progress display."""
 
 USERNAME = "alpipe@localhost"
+
+PASSED = frozenset({
+    "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR", "LD_LIBRARY_PATH",
+    "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE",
+    "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy",
+})  # fmt: skip
+PASSED_KINDS = ("LC_", "AWS_", "GOOGLE_APPLICATION_", "GOOGLE_CLOUD_", "AZURE_BLOB_")
+"""What the server gets of the caller's environment. It takes a setting from each name it knows, with or without a
+prefix of its own: DATABASE_NAME would move its database out of its private folder, DEBUG or HOST change its pages.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +65,18 @@ class Connection:
     url: str
     token: str = field(repr=False)
     files_root: Path | None
+
+
+def home_in(private: Path, stated: Path | None) -> Path:
+    """The home of a project's server: a stated one, so that several projects can share a server, else the project's own
+    in its private folder.
+    """
+    return private / "labelstudio" if stated is None else beside(private, stated)
+
+
+def beside(private: Path, stated: Path) -> Path:
+    """A path as options state it: relative to the project's folder, from wherever the command is run."""
+    return private.parent / stated.expanduser()
 
 
 def up(
@@ -137,8 +159,15 @@ def connect(home: Path) -> Connection:
 
 def _check_address(url: str, token: str) -> None:
     parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise AnnotatorError(f"LABEL_STUDIO_URL={url} is no address: write it as https://labels.example.org")
+    if "@" in parts.netloc:  # it would be shown with the address, in messages and reports
+        raise AnnotatorError(
+            "LABEL_STUDIO_URL holds a name or password: leave them out, LABEL_STUDIO_API_KEY is enough"
+        )
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        raise AnnotatorError(
+            f"LABEL_STUDIO_URL={urlunsplit((*parts[:3], '', ''))} is no address: write it as https://labels.example.org,"
+            " without anything behind it"
+        )
     if not token.isascii() or not token.isprintable() or " " in token:
         raise AnnotatorError("LABEL_STUDIO_API_KEY is no token: it holds blanks, line breaks or unusual characters")
 
@@ -164,9 +193,8 @@ def _launch(home: Path, executable: Path, port: int) -> dict[str, Any]:
 
 
 def _environment(home: Path, credentials: dict[str, str]) -> dict[str, str]:
-    """The caller's environment without what would change the server, and the server's documented settings."""
-    foreign = ("LABEL_STUDIO", "DJANGO", "POSTGRE", "PYTHON", "VIRTUAL_ENV")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+    """Of the caller's environment what every program needs, and the server's documented settings."""
+    kept = {name: value for name, value in os.environ.items() if name in PASSED or name.startswith(PASSED_KINDS)}
     return kept | {
         "LABEL_STUDIO_BASE_DATA_DIR": str(home / "data"),
         "LABEL_STUDIO_USERNAME": credentials["username"],
