@@ -233,7 +233,9 @@ def test_a_round_marks_its_control_audits_it_once_and_says_so(make_project: Make
     assert audit(project, 99, lambda _: None) == (0, [])
 
     facts = json.loads(json.dumps(audit_facts(project), allow_nan=False))
-    assert [(row["round"], row["chosen"], row["control"], row["open"]) for row in facts["rounds"]] == [(1, 4, 2, 0)]
+    assert [(row["round"], row["chosen"], row["control"], row["unaudited"]) for row in facts["rounds"]] == [
+        (1, 4, 2, 0)
+    ]
     assert facts["says"].startswith("too few to tell")
     assert "the budget of 6 images is spent (12 are labelled)" in str(advice(project))
     report = gather(project)
@@ -277,11 +279,12 @@ def test_marks_and_errors_are_kept_by_the_store(tmp_path: Path) -> None:
         store.items.add([NewItem(letter * 20, f"/{letter}.png", 8, 8) for letter in "abc"])
         store.rounds.open(0, "select", 0, {}, {})
         keys = [letter * 20 for letter in "abc"]
+        store.items.add([NewItem("h" * 20, "/h.png", 8, 8, split=Split.HOLDOUT)])
         for _ in range(2):  # it may be repeated
-            store.rounds.select_items(0, keys, {}, keys[:1])
+            store.rounds.select_items(0, [*keys, "h" * 20], {}, keys[:1])
         store.rounds.record_errors(0, "selected", {keys[0]: 0.5})
         store.rounds.record_errors(0, "selected", {keys[0]: 0.25, keys[1]: 0.0})
-        assert [tuple(one) for one in store.rounds.chosen(0)] == [
+        assert [tuple(one) for one in store.rounds.chosen(0)] == [  # no held-out image is among them
             (keys[0], True, 0.25),
             (keys[1], False, 0.0),
             (keys[2], False, None),
