@@ -137,6 +137,23 @@ def test_the_interval_holds_the_true_ratio_about_as_often_as_it_says() -> None:
     assert held / trials > 0.9
 
 
+@pytest.mark.parametrize("error", [0.05, 0.15, 0.4])
+def test_choosing_by_chance_is_hardly_ever_taken_for_more(error: float) -> None:
+    """Two controls a round of a good model are often never wrong, which says little."""
+    rng = np.random.default_rng(2)
+    trials = [
+        compare(
+            [
+                Audited(n, (rng.random(18) < error).astype(float), (rng.random(2) < error).astype(float))
+                for n in range(5)
+            ],
+            resamples=200,
+        )
+        for _ in range(200)
+    ]
+    assert sum(found.ratio.low > 1 for found in trials) <= 200 * 0.025
+
+
 @given(st.floats(0.05, 1), st.integers(1, 5))
 def test_rounds_weigh_alike_on_both_sides_so_that_progress_is_not_taken_for_choice(level: float, rounds: int) -> None:
     """A model that is as wrong on chosen as on random images in every round has the ratio 1, however they are mixed."""
@@ -150,6 +167,10 @@ def test_rounds_weigh_alike_on_both_sides_so_that_progress_is_not_taken_for_choi
     [
         (rounds_of(0.9, 0.25), "images chosen by entropy were 3.6 times as wrong as random ones (95 %:"),
         (rounds_of(0.5, 0.5), "choosing by entropy has found nothing harder than chance so far: 1.0 times"),
+        (
+            rounds_of(0.6, 0.5),
+            "it is not certain yet that choosing by entropy finds harder images than chance: 1.2 times",
+        ),
         (rounds_of(0.1, 1.0), "were less wrong than random ones, 0.1 times"),
         (rounds_of(0.9, 0.5, rounds=2), "too few to tell what choosing by entropy brings: 8 control images of 2"),
         (rounds_of(0.0, 0.0), "the model was wrong on none of 120 chosen and 24 control images"),
@@ -233,7 +254,9 @@ def test_a_round_marks_its_control_audits_it_once_and_says_so(make_project: Make
     assert audit(project, 99, lambda _: None) == (0, [])
 
     facts = json.loads(json.dumps(audit_facts(project), allow_nan=False))
-    assert [(row["round"], row["chosen"], row["control"], row["open"]) for row in facts["rounds"]] == [(1, 4, 2, 0)]
+    assert [(row["round"], row["chosen"], row["control"], row["unaudited"]) for row in facts["rounds"]] == [
+        (1, 4, 2, 0)
+    ]
     assert facts["says"].startswith("too few to tell")
     assert "the budget of 6 images is spent (12 are labelled)" in str(advice(project))
     report = gather(project)
@@ -277,11 +300,12 @@ def test_marks_and_errors_are_kept_by_the_store(tmp_path: Path) -> None:
         store.items.add([NewItem(letter * 20, f"/{letter}.png", 8, 8) for letter in "abc"])
         store.rounds.open(0, "select", 0, {}, {})
         keys = [letter * 20 for letter in "abc"]
+        store.items.add([NewItem("h" * 20, "/h.png", 8, 8, split=Split.HOLDOUT)])
         for _ in range(2):  # it may be repeated
-            store.rounds.select_items(0, keys, {}, keys[:1])
+            store.rounds.select_items(0, [*keys, "h" * 20], {}, keys[:1])
         store.rounds.record_errors(0, "selected", {keys[0]: 0.5})
         store.rounds.record_errors(0, "selected", {keys[0]: 0.25, keys[1]: 0.0})
-        assert [tuple(one) for one in store.rounds.chosen(0)] == [
+        assert [tuple(one) for one in store.rounds.chosen(0)] == [  # no held-out image is among them
             (keys[0], True, 0.25),
             (keys[1], False, 0.0),
             (keys[2], False, None),

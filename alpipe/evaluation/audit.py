@@ -12,6 +12,9 @@ Floats = npt.NDArray[np.float64]
 
 RESAMPLES = 1000
 
+EVEN: Floats = np.array([0.0, 1.0])
+"""What is thrown in with the resamples: errors of either side."""
+
 CONTROLS, ROUNDS = 10, 3
 """Control images, and rounds that they are of, from which on anything is concluded."""
 
@@ -62,18 +65,18 @@ def compare(rounds: Sequence[Audited], *, resamples: int = RESAMPLES, seed: int 
     Models get better from round to round, so a round has the same weight on both sides: the number of its control
     images. Intervals are those of a two-stage bootstrap: rounds are drawn with replacement, and within each drawn round
     its chosen and its control images (Davison & Hinkley 1997, "Bootstrap methods and their application", section
-    3.8), which is somewhat wide rather than narrow. Resamples without a wrong control image bound the ratio by 0 below
-    or infinity above and are not left out.
+    3.8). For the intervals alone one round more is thrown in, in which both sides were right once and wrong once: where
+    no control image happened to be wrong, resamples of nothing but zeros would say that none ever is. That makes them
+    wide rather than narrow. Resamples without any wrong image bound the ratio by 0 below and infinity above.
     """
     weights = np.array([len(one.control) for one in rounds], np.float64)
     sides = [[one.chosen for one in rounds], [one.control for one in rounds]]
     chosen, control = (float(np.average([errors.mean() for errors in side], weights=weights)) for side in sides)
     rng = np.random.default_rng(seed)
-    within = [np.stack([_resampled_means(errors, resamples, rng) for errors in side]) for side in sides]
-    drawn = rng.integers(0, len(rounds), (resamples, len(rounds)))
-    columns = np.arange(resamples)[:, None]
-    total = weights[drawn].sum(axis=1)
-    of_chosen, of_control = ((means[drawn, columns] * weights[drawn]).sum(axis=1) / total for means in within)
+    within = [np.stack([_resampled_means(errors, resamples, rng) for errors in [*side, EVEN]]) for side in sides]
+    drawn = rng.integers(0, len(rounds) + 1, (resamples, len(rounds) + 1))
+    columns, weight = np.arange(resamples)[:, None], np.append(weights, len(EVEN))[drawn]
+    of_chosen, of_control = ((means[drawn, columns] * weight).sum(axis=1) / weight.sum(axis=1) for means in within)
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio, ratios = float(np.float64(chosen) / np.float64(control)), of_chosen / of_control
     nothing = np.isnan(ratios)
@@ -105,10 +108,10 @@ def verdict(found: Comparison | None, strategy: str) -> str:
         return f"images chosen by {strategy} were {_times(ratio.value)} times as wrong as random ones ({seen})"
     if ratio.high < 1:
         return f"images chosen by {strategy} were less wrong than random ones, {_times(ratio.value)} times ({seen})"
-    return (
-        f"choosing by {strategy} has found nothing harder than chance so far: {_times(ratio.value)} times as wrong as"
-        f" random ones ({seen})"
-    )
+    so_far = f"{_times(ratio.value)} times as wrong as random ones ({seen})"
+    if ratio.value > 1 + 1e-9:
+        return f"it is not certain yet that choosing by {strategy} finds harder images than chance: {so_far}"
+    return f"choosing by {strategy} has found nothing harder than chance so far: {so_far}"
 
 
 def _times(value: float) -> str:

@@ -15,7 +15,7 @@ from alpipe.errors import DataError
 from alpipe.pool.database import Database, chunks, put
 from alpipe.pool.lease import owner_is_dead
 from alpipe.pool.tables import items, round_items, rounds
-from alpipe.types import ItemState
+from alpipe.types import ItemState, Split
 
 MERGED = frozenset({"counts", "metrics", "versions"})
 REPLACED = frozenset(
@@ -181,10 +181,11 @@ class Rounds:
             return {key: reason or "" for key, reason in connection.execute(query)}
 
     def chosen(self, number: int) -> builtins.list[Chosen]:
-        """The round's batch as an audit needs it, in the order of the keys."""
+        """The pool's images in the round's batch, as an audit needs them, in the order of the keys."""
         query = (
             select(round_items.c.item_key, round_items.c.control, round_items.c.error)
-            .where(round_items.c.round == number, round_items.c.role == "selected")
+            .join(items, items.c.key == round_items.c.item_key)
+            .where(round_items.c.round == number, round_items.c.role == "selected", items.c.split == Split.POOL.value)
             .order_by(round_items.c.item_key)
         )
         with self._database.read() as connection:

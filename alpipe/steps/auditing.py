@@ -60,7 +60,8 @@ def audit(project: Project, before: int, progress: ProgressCallback) -> tuple[in
 
 
 def audit_facts(project: Project) -> dict[str, Any]:
-    """What choosing has brought, as plain values: a row a round with control images, and over the rounds in which the
+    """What choosing has brought, as plain values: a row a round with control images (``unaudited`` counts what is not
+    labelled, or was skipped), and over the rounds in which the
     project's present strategy chose a comparison (None before anything can be compared) and what it says.
     """
     strategy = project.config.strategy.name
@@ -148,7 +149,7 @@ def _row(project: Project, round_: Round, one: Audited | None) -> dict[str, Any]
         "strategy": _strategy(round_),
         "chosen": 0 if one is None else len(one.chosen),
         "control": 0 if one is None else len(one.control),
-        "open": sum(chosen.error is None for chosen in batch),
+        "unaudited": sum(chosen.error is None for chosen in batch),
         "chosen_error": None if one is None else round(float(one.chosen.mean()), 4),
         "control_error": None if one is None else round(float(one.control.mean()), 4),
     }
