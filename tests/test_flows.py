@@ -42,7 +42,11 @@ def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[server.Server]
 
 
 def asked(prefect: server.Server, what: str, body: dict[str, Any] | None = None) -> Any:
-    answer = httpx.post(f"{prefect.api}/{what}", json=body or {}, timeout=30, trust_env=False)
+    def answered() -> httpx.Response | None:
+        answer = httpx.post(f"{prefect.api}/{what}", json=body or {}, timeout=30, trust_env=False)
+        return None if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE else answer  # its database is busy
+
+    answer = until(answered)
     answer.raise_for_status()
     return answer.json()
 

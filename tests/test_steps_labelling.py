@@ -114,7 +114,13 @@ def test_the_command_and_the_report_show_it(project: Project, alpipe: Callable[.
 def test_a_store_of_before_keeps_its_answers_of_which_the_edits_are_not_known(project: Project) -> None:
     fill(project)
     with project.store.database.write() as connection:
-        connection.exec_driver_sql("ALTER TABLE annotations DROP COLUMN edits")
+        for later in (
+            "annotations DROP COLUMN edits",
+            "round_items DROP COLUMN control",
+            "round_items DROP COLUMN error",
+        ):
+            connection.exec_driver_sql(f"ALTER TABLE {later}")
+        connection.exec_driver_sql("DROP TABLE questions")
         connection.exec_driver_sql("UPDATE alpipe_version SET version_num = '0004'")
     with PoolStore.open(f"sqlite:///{project.folder / 'pool.db'}") as store:
         work = store.annotations.work()
