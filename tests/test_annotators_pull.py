@@ -153,6 +153,25 @@ def test_one_answer_that_cannot_be_understood_does_not_hide_the_others(tmp_path:
     assert json.loads(line)["answer"] == rows[0]["annotations"][0], "kept as it came"
 
 
+def test_what_other_controls_say_is_counted_and_kept_and_the_boxes_are_taken(tmp_path: Path) -> None:
+    rows = [task()]
+    comment = {
+        "id": "t",
+        "type": "textarea",
+        "from_name": "comment",
+        "to_name": "image",
+        "value": {"text": ["blurred"]},
+    }
+    for answer in rows[0]["annotations"]:
+        answer["result"] = [*answer["result"], comment]
+    got = pulled(rows, tmp_path)
+    assert [answer.state for answer in got.annotations] == [AnswerState.LABELLED, AnswerState.EMPTY]
+    assert (got.withdrawn, [refusal.source for refusal in got.refused]) == ((), [PROJECT.name])
+    assert "2 results of other controls (comment) in 2 answers are no labels" in got.refused[0].reason
+    kept = [json.loads(line) for line in (tmp_path / "refused.jsonl").read_text().splitlines()]
+    assert [(line["id"], line["answer"]) for line in kept] == [(f"1/k1/a{number}", comment) for number in (7, 8)]
+
+
 def test_an_answer_that_is_refused_is_told_by_every_pull_until_people_change_it(tmp_path: Path) -> None:
     broken, mended = task(), task()
     broken["annotations"][0]["result"][0]["value"]["rectanglelabels"] = ["bird"]
