@@ -88,7 +88,7 @@ class LabelStudioAnnotator:
         self.choice = ProjectChoice(
             options.project_title or context.project,
             options.project_id,
-            context.folder / "labelstudio.json",
+            context.folder / f"labelstudio{'' if options.project_id is None else f'-{options.project_id}'}.json",
             Drawing(options.rotate, options.shape, options.polygon_tolerance, options.label_names),
         )
         self.review = replace(
