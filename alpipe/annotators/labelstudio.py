@@ -33,7 +33,8 @@ class Options(PluginOptions):
 
     ``project_title`` names the project that alpipe makes (default: the project's own name); ``project_id`` adopts one
     that exists. ``home`` is the local server's folder, relative to the project's (default: its own); several projects
-    can share one. ``batch`` is how many tasks go in one call.
+    can share one. ``batch`` is how many tasks go in one call. ``accept_deletions``: a pull goes on where most of the
+    tasks are gone at once (say it once: ``alpipe pull --accept-deletions``).
 
     ``rotate``: boxes can be turned. ``shape``: masks are painted (``brush``) or drawn as outlines (``polygon``); by
     default whatever an adopted project offers, else the brush. ``polygon_tolerance`` is the share of a region's pixels
@@ -51,6 +52,7 @@ class Options(PluginOptions):
     project_id: int | None = Field(default=None, ge=1)
     home: Path | None = None
     batch: int = Field(default=250, ge=1, le=500)
+    accept_deletions: bool = False
     rotate: bool = False
     shape: Literal["brush", "polygon"] | None = None
     polygon_tolerance: float = Field(default=0.01, ge=0, le=0.2)
@@ -118,7 +120,8 @@ class LabelStudioAnnotator:
             project = projects.find(studio, self.choice, self.context)
             if project is None:
                 return Pulled((), since or "")
-            return pull_answers(studio, project, self.context, self.ledger, since, progress)
+            accepted = self.options.accept_deletions
+            return pull_answers(studio, project, self.context, self.ledger, since, progress, accept_deletions=accepted)
 
     def ask(
         self, questions: Sequence[Question], gone: Sequence[str] = (), progress: ProgressCallback = no_progress

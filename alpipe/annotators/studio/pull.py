@@ -33,6 +33,9 @@ TIME = "%Y-%m-%dT%H:%M:%S.%fZ"
 TOLD = 5
 """Controls that are told by name."""
 
+FEW = 20
+"""Questions that may be gone at once without asking whether that is meant, whatever share of all they are."""
+
 NO_LABEL = "no label: left out, the labels beside it were taken"
 
 DAMAGED = (AlpipeError, KeyError, TypeError, AttributeError, ValueError, OverflowError, IndexError)
@@ -113,12 +116,15 @@ def pull(
     ledger: Ledger,
     since: str | None,
     progress: ProgressCallback,
+    *,
+    accept_deletions: bool = False,
 ) -> Pulled:
     """The answers since a watermark, all of each task that changed, oldest first. Pulling again with the same watermark
     gives the same and whatever came since. Drafts are those of the token's own user.
 
     An answer that cannot be understood is refused, by this and each later pull until people change it, and what it said
-    before it was edited is withdrawn.
+    before it was edited is withdrawn. Raises AnnotatorError, with nothing noted, where most questions are gone at once,
+    unless ``accept_deletions`` says that people meant it.
     """
     start = _start(since, project)
     asked = _of_project(context.asked(), project)
@@ -141,6 +147,8 @@ def pull(
     if _are_foreign_ones_new(tasks, start):
         known = known | {"others": None}  # as many of ours may be gone, and the counts look as they were
     gone, counted = _take_census(studio, project, known, asked, grouped, whole=start is None)
+    if not accept_deletions:
+        _check_deletions(project, gone, asked)
     withdrawn += [ref for refs in _standing(context, project, gone).values() for ref in refs]
     before = {} if start is None else _refused_before(known, project, {*answers, *gone})
     ledger.keep([*read.raw, *read.beside])
@@ -316,6 +324,15 @@ def _take_census(
         gone = [key for key in gone if key not in again]
     others = counts.tasks - len(asked) + len(gone)
     return gone, {"project": project.id, "others": others, "predictions": counts.predictions}
+
+
+def _check_deletions(project: OpenProject, gone: Sequence[str], asked: Mapping[str, str]) -> None:
+    if len(gone) > FEW and len(gone) > len(asked) / 2:
+        raise AnnotatorError(
+            f"{project.url}: {len(gone)} of the {len(asked)} tasks that were pushed there are gone, and their answers"
+            " would stop counting; nothing was changed. If they were deleted on purpose, run"
+            " `alpipe pull --accept-deletions`; if not, see which server and project this is"
+        )
 
 
 def _are_foreign_ones_new(tasks: Sequence[Row], start: datetime | None) -> bool:

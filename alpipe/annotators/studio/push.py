@@ -31,8 +31,8 @@ def push(
     """One receipt a request, in order. Tasks that are there already are kept; those that nobody has answered yet get
     the pre-annotation of a newer model, which is then the one that is shown.
 
-    Raises AnnotatorError before anything is sent where a pre-annotation is faulty or would not be shown, DataError where
-    an image is gone, and AnnotatorError where the server breaks off; run again, it goes on where it stopped.
+    Raises AnnotatorError before anything is sent where a pre-annotation is faulty or would not be shown, DataError
+    where an image is gone, and AnnotatorError where the server breaks off; run again, it goes on where it stopped.
     """
     predictions = validated(requests, project)
     _check_shown(predictions, project)
