@@ -104,7 +104,7 @@ class LabelStudioAnnotator:
     def push(self, requests: Sequence[LabelRequest], progress: ProgressCallback = no_progress) -> list[Receipt]:
         if not requests:
             return []
-        with exclusive(self.context.folder / "labelstudio.lock"), self.studio() as studio:
+        with exclusive(self.context.folder / "labelstudio.lock", progress), self.studio() as studio:
             project = projects.find_or_make(studio, self.choice, self.context)
             return push_tasks(
                 studio,
@@ -126,7 +126,7 @@ class LabelStudioAnnotator:
     def ask(
         self, questions: Sequence[Question], gone: Sequence[str] = (), progress: ProgressCallback = no_progress
     ) -> list[Receipt]:
-        with exclusive(self.context.folder / "labelstudio.lock"), self.studio() as studio:
+        with exclusive(self.context.folder / "labelstudio.lock", progress), self.studio() as studio:
             xml = review.write(self.context.task, self.context.classes, self.choice.drawing)
             project = projects.found_or_made(studio, self.review, self.context, xml)
             studio.ensure_view(project.id, review.VIEW, review.UNANSWERED)
