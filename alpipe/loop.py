@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
+from typing import Any
 
 from alpipe import __version__
 from alpipe.errors import BusyError, DataError
@@ -118,17 +119,18 @@ def perform(project: Project, round_: Round, progress: ProgressCallback = no_pro
     return outcome
 
 
-def single(project: Project, name: str, progress: ProgressCallback = no_progress) -> str:
+def single(project: Project, name: str, progress: ProgressCallback = no_progress, **options: Any) -> str:
     """Does one step by itself and says what came of it.
 
     ``train`` closes the open round with the answers there are; ``select`` only counts at its place in the round; the
-    other steps may be repeated at any time, since each leaves the same result when nothing has changed.
+    other steps may be repeated at any time, since each leaves the same result when nothing has changed. ``options`` are
+    more ones of the annotator for a pull.
     Raises BusyError where the step has to wait for its turn.
     """
     if not project.store.items.counts():
         raise DataError(f"the pool of {project.root} is empty: add images with `alpipe add FOLDER`")
     if name == "pull":
-        got = exchange.pull(project, project.annotator(), progress)
+        got = exchange.pull(project, project.annotator(**options), progress)
         gone = f", {got.gone} tasks deleted" if got.gone else ""
         return f"{got.answers} answers that are new or changed, {got.withdrawn} withdrawn, {got.refused} refused{gone}"
     current = current_round(project)

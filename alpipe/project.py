@@ -124,8 +124,10 @@ class Project:
     def batching(self) -> Batching:
         return batching(self.config)
 
-    def annotator(self) -> Annotator:
-        plugin, options = self._plugin(Kind.ANNOTATOR, self.config.annotator)
+    def annotator(self, **more: Any) -> Annotator:
+        """The annotator, with ``more`` options than the configuration says."""
+        choice = self.config.annotator
+        plugin, options = self._plugin(Kind.ANNOTATOR, choice.model_copy(update=more))
         context = AnnotatorContext(
             project=self.config.name,
             task=self.config.task,

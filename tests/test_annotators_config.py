@@ -135,6 +135,11 @@ def test_of_several_controls_those_beside_are_no_hindrance() -> None:
     assert config.read(xml, Task.DETECT, "p", classes=CLASSES).name == "c"
     assert config.read(xml, Task.SEGMENT, "p", classes=CLASSES).tag == "BrushLabels"
     assert config.read(xml, Task.SEGMENT, "p", Drawing(shape="polygon"), CLASSES).tag == "PolygonLabels"
+    extra = ('<Choices name="q" toName="i"><Choice value="sharp"/></Choices>', '<TextArea name="t" toName="i"/>',
+             '<Rating name="r" toName="i"/>', '<Number name="n" toName="i"/>', '<DateTime name="d" toName="i"/>',
+             '<Taxonomy name="x" toName="i"><Choice value="a"/></Taxonomy>')  # fmt: skip
+    for task, own in ((Task.DETECT, RECTANGLES), (Task.SEGMENT, others[2])):
+        assert config.read(view(IMAGE, own, *extra), task, "p", classes=CLASSES).labels == CLASSES
     two = view(IMAGE, control("RectangleLabels", COW), control("RectangleLabels", CAT, DOG, name="d"))
     assert config.read(two, Task.DETECT, "p", classes=CLASSES).name == "d", "the one that offers our labels"
 

@@ -262,11 +262,11 @@ def test_a_label_that_was_renamed_in_our_configuration_is_not_lost_where_people_
 # ── shapes and adopted projects ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def adopted(api: httpx.Client, *tags: str) -> int:
+def adopted(api: httpx.Client, *tags: str, extra: str = "", **settings: Any) -> int:
     labels = "".join(f"<Label value={config.quoteattr(name)}/>" for name in CLASSES)
     controls = "".join(f'<{tag} name="{tag}" toName="image">{labels}</{tag}>' for tag in tags)
-    xml = f'<View>{controls}<Image name="image" value="$photo"/></View>'
-    made = api.post("/api/projects/", json={"title": "theirs", "label_config": xml})
+    xml = f'<View>{controls}<Image name="image" value="$photo"/>{extra}</View>'
+    made = api.post("/api/projects/", json={"title": "theirs", "label_config": xml, **settings})
     assert made.status_code == httpx.codes.CREATED, made.text
     return int(made.json()["id"])
 
@@ -299,6 +299,57 @@ def test_all_shapes_that_a_project_offers_are_read(make: Make, api: httpx.Client
     annotator.push(case.requests)
     ours = next(row for row in tasks(annotator) if row["data"]["alpipe_key"] == case.requests[0].item.key)
     assert "photo" in ours["data"]
+
+
+def test_what_people_say_with_other_controls_does_not_cost_the_boxes(make: Make, api: httpx.Client) -> None:
+    extra = (
+        '<Choices name="quality" toName="image"><Choice value="sharp"/></Choices><Rating name="stars" toName="image"/>'
+        '<TextArea name="note" toName="image" perRegion="true"/>'
+    )
+    case, annotator = make(Task.DETECT, project_id=adopted(api, "RectangleLabels", extra=extra))
+    annotator.push(case.requests)
+    box = region("rectanglelabels", "cat", **SIDES)
+    said = [
+        FRAME | {"id": "q", "type": "choices", "from_name": "quality", "value": {"choices": ["sharp"]}},
+        FRAME | {"id": "s", "type": "rating", "from_name": "stars", "value": {"rating": 4}},
+        FRAME | {"id": "r0", "type": "textarea", "from_name": "note", "value": {**SIDES, "text": ["a tail"]}},
+    ]
+    submit(api, tasks(annotator)[0]["id"], box, *said)
+    pulled = annotator.pull(None)
+    assert [answer.labels.names for answer in pulled.annotations] == [("cat",)]  # type: ignore[union-attr]
+    assert [
+        "3 results of other controls (note, quality, stars) in 1 answers" in one.reason for one in pulled.refused
+    ] == [True]
+
+
+def test_another_project_of_the_adopted_number_is_refused_and_no_answer_lost(make: Make, api: httpx.Client) -> None:
+    case, annotator = make(project_id=adopted(api, "RectangleLabels"))
+    case.note(annotator.push(case.requests))
+    submit(api, tasks(annotator)[0]["id"], region("rectanglelabels", "cat", **SIDES))
+    case.take(annotator.pull(None))
+    known = annotator.choice.known()
+    annotator.choice.note(known | {"url": "http://moved"})
+    assert annotator.pull(None).gone == (), "the same project at another address"
+    assert annotator.choice.known() == known
+    annotator.choice.note(known | {"url": "http://other", "created": "another time"})
+    with pytest.raises(
+        AnnotatorError, match=r"is another one, made at .* was made on http://other at another time: use"
+    ):
+        annotator.pull(None)
+    annotator.choice.state.unlink()
+    assert annotator.pull(None).gone == ()
+
+
+def test_a_project_that_shows_no_pre_annotations_gets_none_unseen(make: Make, api: httpx.Client) -> None:
+    number = adopted(api, "RectangleLabels", show_collab_predictions=False)
+    case, annotator = make(project_id=number)
+    with pytest.raises(
+        AnnotatorError, match=r"does not show pre-annotations, and \d are to be sent: turn on 'Use pred"
+    ):
+        annotator.push(case.requests)
+    assert tasks(annotator) == []
+    blind = [dataclasses.replace(request, blind=True) for request in case.requests]
+    assert len(annotator.push(blind)) == len(blind)
 
 
 def test_masks_are_the_union_of_strokes_outlines_and_ellipses(make: Make, api: httpx.Client) -> None:

@@ -99,6 +99,27 @@ def test_secrets_are_private_and_reach_the_server_by_environment_only(tmp_path: 
     assert {name: oct(mode) for name, mode in modes.items() if mode & 0o077} == {}
 
 
+@pytest.mark.parametrize("mode", [0o755, 0o750, 0o701])
+def test_a_folder_of_others_is_no_home_and_keeps_its_rights(mode: int, tmp_path: Path) -> None:
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs").chmod(mode)
+    with pytest.raises(AnnotatorError, match=rf"docs was not made by alpipe and is open .* \(mode {mode:o}\)"):
+        server.up(tmp_path / "docs", executable=program(tmp_path, f"touch {tmp_path}/started"))
+    assert stat.S_IMODE((tmp_path / "docs").stat().st_mode) == mode
+    assert [path.name for path in tmp_path.rglob("*") if path.name != "label-studio"] == ["docs"]
+
+
+def test_a_home_of_ours_is_closed_again_and_a_private_folder_will_do(tmp_path: Path) -> None:
+    dying = program(tmp_path, "echo tried; exit 1")
+    ours, private = tmp_path / "ours", tmp_path / "private"
+    private.mkdir(mode=0o700)
+    for home in (ours, private, ours):
+        with pytest.raises(AnnotatorError, match="tried"):
+            server.up(home, executable=dying)
+        assert stat.S_IMODE(home.stat().st_mode) == 0o700
+        ours.chmod(0o755)
+
+
 def test_the_caller_s_environment_does_not_change_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     foreign = ("DATABASE_NAME", "DEBUG", "HOST", "HEARTEX_HOST", "STORAGE_TYPE", "CORS_ALLOW_ALL_ORIGINS")
     for name in (*foreign, "AWS_PROFILE", "HTTPS_PROXY"):

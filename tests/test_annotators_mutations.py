@@ -60,6 +60,8 @@ FOREIGN = [
     region("rectanglelabels", "cow", **SIDES, rotation=0),
     {"type": "relation", "from_id": "a", "to_id": "b", "direction": "right"},
     FRAME | {"id": "text", "type": "textarea", "value": {"text": ["hello"]}},
+    FRAME | {"id": "text", "type": "textarea", "from_name": "other", "value": {"text": ["hello"]}},
+    FRAME | {"id": "rectcat", "type": "rating", "from_name": "other", "value": SIDES | {"rating": 3}},
     FRAME | {"id": "bitm", "type": "bitmasklabels", "value": {"imageDataURL": "data:", "bitmasklabels": ["cat"]}},
     FRAME | {"id": "bare", "type": "rectangle", "value": SIDES},
 ]
@@ -136,7 +138,10 @@ def test_a_pulled_result_is_taken_whole_or_refused_with_the_reason(task: Task, d
     except DataError as refusal:
         reason = str(refusal)
     event("refused" if reason else "taken")
-    assert accounted(labels, result, task) if not reason else len(reason) > 10
+    left = regions.beside(result, CONTROLS[task])
+    assert all(drawn.is_remark(result[at]) for at in left), "nothing that is drawn is left out"
+    rest = [one for at, one in enumerate(result) if at not in left]
+    assert accounted(labels, rest, task) if not reason else len(reason) > 10
     assert "\n" not in reason
     assert repr(result) == repr(before), "what is kept raw is what came"
 

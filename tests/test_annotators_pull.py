@@ -17,6 +17,7 @@ from alpipe.annotators.studio import config
 from alpipe.annotators.studio.client import Counts, Filter, Row
 from alpipe.annotators.studio.project import OpenProject
 from alpipe.annotators.studio.pull import Ledger, external_id, pull, shown_model
+from alpipe.errors import AnnotatorError
 from alpipe.protocols import AnnotatorContext, no_progress
 from alpipe.types import AnswerState, Item, Pulled, Task
 from tests.studio_server import CLASSES, HEIGHT, WIDTH
@@ -48,13 +49,23 @@ class Canned:
         return Counts(len(self.rows), 0)
 
 
-def pulled(rows: list[Any], folder: Path, since: str | None = None, *, changed: bool = True) -> Pulled:
+def pulled(
+    rows: list[Any], folder: Path, since: str | None = None, *, changed: bool = True, asked: int = 1, **how: bool
+) -> Pulled:
     context = AnnotatorContext(
-        "test", Task.DETECT, CLASSES, folder, lambda _: None, list, {ITEM.key: ITEM}.get, asked=lambda: {"k1": "1/5"}
+        "test",
+        Task.DETECT,
+        CLASSES,
+        folder,
+        lambda _: None,
+        list,
+        {ITEM.key: ITEM}.get,
+        asked=lambda: {f"k{number}": f"1/{number}" for number in range(1, asked + 1)},
+        standing=lambda keys: {key: [f"1/{key}/a7"] for key in keys},
     )
     ledger = Ledger(folder / "seen.json", folder / "refused.jsonl")
     studio: Any = Canned(rows, changed=changed)
-    return pull(studio, PROJECT, context, ledger, since, no_progress)
+    return pull(studio, PROJECT, context, ledger, since, no_progress, **how)
 
 
 def region() -> Row:
@@ -153,6 +164,25 @@ def test_one_answer_that_cannot_be_understood_does_not_hide_the_others(tmp_path:
     assert json.loads(line)["answer"] == rows[0]["annotations"][0], "kept as it came"
 
 
+def test_what_other_controls_say_is_counted_and_kept_and_the_boxes_are_taken(tmp_path: Path) -> None:
+    rows = [task()]
+    comment = {
+        "id": "t",
+        "type": "textarea",
+        "from_name": "comment",
+        "to_name": "image",
+        "value": {"text": ["blurred"]},
+    }
+    for answer in rows[0]["annotations"]:
+        answer["result"] = [*answer["result"], comment]
+    got = pulled(rows, tmp_path)
+    assert [answer.state for answer in got.annotations] == [AnswerState.LABELLED, AnswerState.EMPTY]
+    assert (got.withdrawn, [refusal.source for refusal in got.refused]) == ((), [PROJECT.name])
+    assert "2 results of other controls (comment) in 2 answers are no labels" in got.refused[0].reason
+    kept = [json.loads(line) for line in (tmp_path / "refused.jsonl").read_text().splitlines()]
+    assert [(line["id"], line["answer"]) for line in kept] == [(f"1/k1/a{number}", comment) for number in (7, 8)]
+
+
 def test_an_answer_that_is_refused_is_told_by_every_pull_until_people_change_it(tmp_path: Path) -> None:
     broken, mended = task(), task()
     broken["annotations"][0]["result"][0]["value"]["rectanglelabels"] = ["bird"]
@@ -179,6 +209,29 @@ def test_a_task_that_went_while_others_added_one_is_noticed(tmp_path: Path) -> N
     foreign = {"id": 9, "data": {"image": "theirs"}, "updated_at": "2026-01-01T00:00:01.0Z"}
     first = pulled([task()], tmp_path)
     assert pulled([foreign | {"created_at": "2026-01-01T00:00:01.0Z"}], tmp_path, first.watermark).gone == ("k1",)
+
+
+def rows_of(*numbers: int) -> list[Row]:
+    return [task() | {"id": number, "data": task()["data"] | {"alpipe_key": f"k{number}"}} for number in numbers]
+
+
+@pytest.mark.parametrize(
+    ("asked", "there", "stops"),
+    [(21, 0, True), (20, 0, False), (100, 49, True), (100, 50, False), (100, 100, False)],
+)
+def test_most_questions_gone_at_once_stop_the_pull_with_nothing_changed(
+    asked: int, there: int, stops: bool, tmp_path: Path
+) -> None:
+    pulled(rows_of(*range(1, asked + 1)), tmp_path, asked=asked)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    rows = rows_of(*range(1, there + 1))
+    if stops:
+        with pytest.raises(AnnotatorError, match=rf"data: {asked - there} of the {asked} tasks .*accept-deletions"):
+            pulled(rows, tmp_path, asked=asked)
+        assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    got = pulled(rows, tmp_path, asked=asked, accept_deletions=stops)
+    assert len(got.gone) == asked - there
+    assert {f"1/{key}/a7" for key in got.gone} <= {*got.withdrawn}
 
 
 def test_a_time_in_the_future_does_not_hide_what_comes(tmp_path: Path) -> None:

@@ -224,3 +224,49 @@ def test_a_box_drawn_on_a_turned_or_another_picture_is_refused(size: tuple[int, 
 def test_a_shape_without_a_label_is_named_as_such(task: Task) -> None:
     with pytest.raises(DataError, match="a polygon has no label; give it one or delete it"):
         regions.decode(drawn_on((640, 480), type="polygon"), item((640, 480)), CONTROLS[task], CLASSES)
+
+
+# ── what other controls say ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def remark(kind: str, said: Any, name: str = "other", **more: Any) -> dict[str, Any]:
+    key = "text" if kind == "textarea" else kind
+    return {"id": "b", "type": kind, "from_name": name, "to_name": "image", "value": {key: said}} | more
+
+
+REMARKS = [
+    remark("choices", ["sharp"]), remark("textarea", ["two of them"]), remark("rating", 4), remark("number", 2),
+    remark("datetime", "2026-01-01"), remark("taxonomy", [["a", "b"]]),
+    {"type": "relation", "from_id": "a", "to_id": "b", "direction": "right"},
+    remark("choices", ["sharp"], value={**box_region()["value"], "choices": ["sharp"]}, id="a"),  # of region a
+]  # fmt: skip
+
+
+def test_what_other_controls_say_is_left_out_and_the_shapes_are_taken() -> None:
+    shapes = [box_region(), box_region(x=50) | {"id": "c"}]
+    alone = regions.decode(shapes, item((200, 100)), CONTROLS[Task.DETECT], CLASSES)
+    mixed = [REMARKS[0], shapes[0], *REMARKS[1:], shapes[1]]
+    both = regions.decode(mixed, item((200, 100)), CONTROLS[Task.DETECT], CLASSES)
+    assert isinstance(alone, Boxes)
+    assert alone == both
+    assert regions.beside(mixed, CONTROLS[Task.DETECT]) == [0, *range(2, 2 + len(REMARKS) - 1)]
+    classes = [{"type": "choices", "from_name": "label", "value": {"choices": ["dog"]}}, *REMARKS[:-1]]
+    assert regions.decode(classes, item((5, 7)), CONTROLS[Task.CLASSIFY], CLASSES) == ImageClass("dog")
+
+
+@pytest.mark.parametrize(
+    ("task", "drawing", "reason"),
+    [
+        (Task.DETECT, remark("choices", ["sharp"], value={**box_region()["value"], "choices": ["sharp"]}), "no rect"),
+        (Task.DETECT, remark("choices", ["cat"], name="label"), "is no rectangle"),
+        (Task.DETECT, remark("keypointlabels", ["cat"]), "is no rectangle"),
+        (Task.DETECT, remark("rectangle", [1]), "has no label"),
+        (Task.DETECT, remark("video", [1]), "is no rectangle"),
+        (Task.CLASSIFY, remark("rectanglelabels", ["cat"]), "is no class"),
+        (Task.CLASSIFY, remark("choices", ["cat"]), "'cat' was given with the control 'other', and none with 'label'"),
+    ],
+    ids=str,
+)
+def test_what_is_drawn_or_may_be_a_label_is_never_left_out(task: Task, drawing: dict[str, Any], reason: str) -> None:
+    with pytest.raises(DataError, match=reason):
+        regions.decode([drawing], item((200, 100)), CONTROLS[task], CLASSES)

@@ -401,3 +401,15 @@ def test_the_server_s_commands_use_the_home_that_the_annotator_uses(project: Pat
     assert "annotator: oracle" in text
     file.write_text(text.replace("annotator: oracle", f"annotator: {annotator}"))
     assert home_of(project) == project / home
+
+
+def test_deletions_can_be_accepted_in_label_studio_only(
+    alpipe: Alpipe, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("LABEL_STUDIO_URL", raising=False)
+    picture(tmp_path / "images" / "1.png")
+    assert alpipe("-C", project, "add", tmp_path / "images").status == 0
+    assert alpipe("-C", project, "pull").status == 0
+    one_line(alpipe("-C", project, "pull", "--accept-deletions"), "oracle", "unknown option 'accept_deletions'")
+    (project / "alpipe.yaml").write_text((project / "alpipe.yaml").read_text().replace("oracle", "labelstudio"))
+    one_line(alpipe("-C", project, "pull", "--accept-deletions"), "no Label Studio runs in")

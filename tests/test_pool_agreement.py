@@ -250,7 +250,7 @@ def test_disagreement_leaves_the_item_a_question_until_it_is_settled(url: str) -
         assert (state(store), store.annotations.disputed([A])) == (ItemState.LABELLED, {})
         [example] = store.annotations.examples(Split.POOL)
         assert example.labels == boxes((0, 0, 9, 9, "a"))
-        assert len(store.annotations.history(A)) == 3, "each answer is kept"
+        assert len(store.annotations.standing([A])[A]) == 3, "each answer is kept"
         store.annotations.withdraw([said(None, 1).external_id])
         assert state(store) is ItemState.PUSHED
 

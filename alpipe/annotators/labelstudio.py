@@ -33,7 +33,8 @@ class Options(PluginOptions):
 
     ``project_title`` names the project that alpipe makes (default: the project's own name); ``project_id`` adopts one
     that exists. ``home`` is the local server's folder, relative to the project's (default: its own); several projects
-    can share one. ``batch`` is how many tasks go in one call.
+    can share one. ``batch`` is how many tasks go in one call. ``accept_deletions``: a pull goes on where most of the
+    tasks are gone at once (say it once: ``alpipe pull --accept-deletions``).
 
     ``rotate``: boxes can be turned. ``shape``: masks are painted (``brush``) or drawn as outlines (``polygon``); by
     default whatever an adopted project offers, else the brush. ``polygon_tolerance`` is the share of a region's pixels
@@ -51,6 +52,7 @@ class Options(PluginOptions):
     project_id: int | None = Field(default=None, ge=1)
     home: Path | None = None
     batch: int = Field(default=250, ge=1, le=500)
+    accept_deletions: bool = False
     rotate: bool = False
     shape: Literal["brush", "polygon"] | None = None
     polygon_tolerance: float = Field(default=0.01, ge=0, le=0.2)
@@ -88,7 +90,7 @@ class LabelStudioAnnotator:
         self.choice = ProjectChoice(
             options.project_title or context.project,
             options.project_id,
-            context.folder / "labelstudio.json",
+            context.folder / f"labelstudio{'' if options.project_id is None else f'-{options.project_id}'}.json",
             Drawing(options.rotate, options.shape, options.polygon_tolerance, options.label_names),
         )
         self.review = replace(
@@ -102,7 +104,7 @@ class LabelStudioAnnotator:
     def push(self, requests: Sequence[LabelRequest], progress: ProgressCallback = no_progress) -> list[Receipt]:
         if not requests:
             return []
-        with exclusive(self.context.folder / "labelstudio.lock"), self.studio() as studio:
+        with exclusive(self.context.folder / "labelstudio.lock", progress), self.studio() as studio:
             project = projects.find_or_make(studio, self.choice, self.context)
             return push_tasks(
                 studio,
@@ -118,12 +120,13 @@ class LabelStudioAnnotator:
             project = projects.find(studio, self.choice, self.context)
             if project is None:
                 return Pulled((), since or "")
-            return pull_answers(studio, project, self.context, self.ledger, since, progress)
+            accepted = self.options.accept_deletions
+            return pull_answers(studio, project, self.context, self.ledger, since, progress, accept_deletions=accepted)
 
     def ask(
         self, questions: Sequence[Question], gone: Sequence[str] = (), progress: ProgressCallback = no_progress
     ) -> list[Receipt]:
-        with exclusive(self.context.folder / "labelstudio.lock"), self.studio() as studio:
+        with exclusive(self.context.folder / "labelstudio.lock", progress), self.studio() as studio:
             xml = review.write(self.context.task, self.context.classes, self.choice.drawing)
             project = projects.found_or_made(studio, self.review, self.context, xml)
             studio.ensure_view(project.id, review.VIEW, review.UNANSWERED)

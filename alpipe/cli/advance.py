@@ -12,13 +12,13 @@ STEP_HELP = {
     "score": "Score the unlabelled pool with the latest model.",
     "select": "Choose the next batch.",
     "push": "Send the chosen images to the annotators.",
-    "pull": "Bring in what people answered since the last pull.",
 }
 
 
 def register(app: typer.Typer) -> None:
     """Adds the commands."""
     app.command()(run)
+    app.command()(pull)
     for name, text in STEP_HELP.items():
         app.command(name, help=f"{text} (One step of `alpipe run`.)")(_step_command(name))
     app.command()(mine)
@@ -68,6 +68,24 @@ def _step_command(name: str):  # type: ignore[no-untyped-def]  # typer reads the
             say(single(project, name, show))
 
     return command
+
+
+def pull(
+    context: typer.Context,
+    accept_deletions: bool = typer.Option(
+        False, "--accept-deletions", help="Go on where most of the tasks in Label Studio were deleted, on purpose."
+    ),
+) -> None:
+    """Bring in what people answered since the last pull. (One step of `alpipe run`.)
+
+    Example: alpipe pull --accept-deletions   (answers of tasks that were deleted stop counting)
+    """
+    from alpipe.cli.display import progress, say
+    from alpipe.loop import single
+    from alpipe.project import Project
+
+    with Project.open(context.obj) as project, progress() as show:
+        say(single(project, "pull", show, **({"accept_deletions": True} if accept_deletions else {})))
 
 
 def mine(

@@ -190,14 +190,6 @@ class Annotations:
                 found.update({row.item_key: row.external_id for row in connection.execute(query)})
         return [(key, found[key]) for key in wanted if key in found]
 
-    def history(self, key: str) -> list[tuple[Annotation, int, bool]]:
-        """All answers ever given to an item, oldest first: (answer, how many times it was revised, withdrawn?)."""
-        meant = (answers.c.item_key == key, answers.c.kind != AGREEMENT)
-        query = select(answers).where(*meant).order_by(answers.c.at, answers.c.id)
-        with self._database.read() as connection:
-            rows = connection.execute(query).all()
-        return [(to_annotation(row), row.revision - 1, row.withdrawn_at is not None) for row in rows]
-
     def work(self) -> list[Work]:
         """What each person's answer that stands took, skips among them, oldest first; never what several come to."""
         query = select(*(answers.c[name] for name in Work._fields)).order_by(answers.c.at, answers.c.id)
@@ -211,12 +203,6 @@ class Annotations:
         query = select(func.count()).where(answers.c.kind == IMPORT, answers.c.withdrawn_at.is_(None))
         with self._database.read() as connection:
             return connection.scalar(query) or 0
-
-    def drafts(self) -> list[Annotation]:
-        """Answers that somebody has begun and not submitted."""
-        query = select(answers).where(answers.c.state == AnswerState.DRAFT.value, answers.c.withdrawn_at.is_(None))
-        with self._database.read() as connection:
-            return [to_annotation(row) for row in connection.execute(query)]
 
 
 class Tasks:

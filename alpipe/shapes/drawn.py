@@ -31,6 +31,14 @@ KINDS = {
 UNNAMED = {"rectangle": "rectangle", "ellipse": "ellipse", "polygon": "polygon", "brush": "brush stroke"}
 """What Label Studio calls a shape that was drawn without choosing a label."""
 
+REMARKS = {
+    CHOICES: "choices", "textarea": "text", "rating": "rating", "number": "number", "datetime": "datetime",
+    "taxonomy": "taxonomy",
+}  # fmt: skip
+"""The kinds of entries that say something and draw nothing, and the key under which they say it."""
+
+RELATION = "relation"
+
 _FAR = 1000.0
 """Percent: nobody draws further outside of an image."""
 
@@ -60,6 +68,20 @@ def part(region: Any, task: Task, width: int, height: int) -> Part:
     if task is Task.SEGMENT:
         raise DataError(f"a rectangle of {name} is no outline, which segmentation needs")
     return _rectangle(value, name, width, height)
+
+
+def is_remark(entry: Any) -> bool:
+    """Whether an entry of a result is of a kind that draws nothing: a relation, a choice, text, a rating, …"""
+    kind = entry.get("type") if isinstance(entry, dict) else None
+    return isinstance(kind, str) and (kind == RELATION or kind in REMARKS)
+
+
+def has_place(remark: Any) -> bool:
+    """Whether a remark's value holds more than what it says: the shape of the region that it speaks of, mostly."""
+    if remark["type"] == RELATION:
+        return False
+    value = remark.get("value")
+    return not isinstance(value, dict) or bool(value.keys() - {REMARKS[remark["type"]]})
 
 
 def stated_size(region: Any) -> tuple[int, int] | None:

@@ -73,6 +73,7 @@ class StudioProject:
         self.created: str = str(raw.created_at or "")
         self.label_config: str = raw.label_config or ""
         self.model_version: str = raw.model_version or ""
+        self.shows_predictions: bool = raw.show_collab_predictions is not False
         self.tasks: int = raw.task_number or 0
         self.predictions: int = raw.total_predictions_number or 0
 

@@ -30,6 +30,7 @@ class OpenProject:
     model_version: str
     tasks: int
     url: str
+    shows_predictions: bool = True
 
     @property
     def name(self) -> str:
@@ -38,7 +39,9 @@ class OpenProject:
 
 @dataclass(frozen=True, slots=True)
 class ProjectChoice:
-    """Which project to use: a number (adopted as it is), or one of our own under a title."""
+    """Which project to use: a number (adopted as it is), or one of our own under a title. ``state`` is the file that
+    tells it from others of the same number.
+    """
 
     title: str
     number: int | None
@@ -46,7 +49,9 @@ class ProjectChoice:
     drawing: Drawing = PLAIN
 
     def known(self) -> dict[str, Any]:
-        """What an earlier run noted of our own project: ``mark``, and ``project`` and ``url`` once it was made."""
+        """What an earlier run noted: of our own project ``mark``, and ``project``, ``url`` and ``created`` once it was
+        made; of an adopted one the last three.
+        """
         try:
             value = json.loads(self.state.read_text("utf-8"))
         except FileNotFoundError:
@@ -65,10 +70,7 @@ class ProjectChoice:
 def find(studio: Studio, choice: ProjectChoice, context: AnnotatorContext) -> OpenProject | None:
     """The project, or None where none was made yet. Raises AnnotatorError where it is gone or does not fit."""
     if choice.number is not None:
-        adopted = studio.project(choice.number)
-        if adopted is None:
-            raise AnnotatorError(f"{studio.url} has no project {choice.number}: correct the option project_id")
-        return _opened(studio, adopted, choice, context)
+        return _adopted(studio, choice.number, choice, context)
     known = choice.known()
     if "mark" not in known:
         return None
@@ -115,6 +117,27 @@ def found_or_made(studio: Studio, choice: ProjectChoice, context: AnnotatorConte
 def slug(name: str) -> str:
     """A folder's name for a project's name."""
     return re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-")[:40] or "project"
+
+
+def _adopted(studio: Studio, number: int, choice: ProjectChoice, context: AnnotatorContext) -> OpenProject:
+    """The project of this number, if it is the very one that was adopted first: by the moment it was made, since the
+    address of a server may change. On another server all our tasks would seem deleted, and their answers with them.
+    """
+    known, adopted = choice.known(), studio.project(number)
+    before = f"the project {number} that was adopted was made on {known.get('url')} at {known.get('created')}"
+    otherwise = f"use that server, or delete {choice.state} to adopt this one's"
+    if adopted is None:
+        what = f"{before}: {otherwise}" if known else "correct the option project_id"
+        raise AnnotatorError(f"{studio.url} has no project {number}; {what}")
+    if known.get("created", adopted.created) != adopted.created:
+        raise AnnotatorError(
+            f"project {number} on {studio.url} is another one, made at {adopted.created}; {before}: {otherwise}"
+        )
+    opened = _opened(studio, adopted, choice, context)
+    noted = {"project": number, "url": studio.url, "created": adopted.created}
+    if known != noted:
+        choice.note(noted)
+    return opened
 
 
 def _is_ours(project: StudioProject, known: dict[str, Any], url: str) -> bool:
@@ -166,7 +189,15 @@ def _opened(studio: Studio, project: StudioProject, choice: ProjectChoice, conte
     """Raises AnnotatorError with all that does not fit."""
     url = f"{studio.url}/projects/{project.id}"
     control = config.read(project.label_config, context.task, url, choice.drawing, context.classes)
-    return OpenProject(project.id, control, project.label_config, project.model_version, project.tasks, f"{url}/data")
+    return OpenProject(
+        project.id,
+        control,
+        project.label_config,
+        project.model_version,
+        project.tasks,
+        f"{url}/data",
+        project.shows_predictions,
+    )
 
 
 def _listed(names: Sequence[str]) -> str:

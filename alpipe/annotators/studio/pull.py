@@ -30,6 +30,14 @@ OVERLAP = timedelta(seconds=60)
 
 TIME = "%Y-%m-%dT%H:%M:%S.%fZ"
 
+TOLD = 5
+"""Controls that are told by name."""
+
+FEW = 20
+"""Questions that may be gone at once without asking whether that is meant, whatever share of all they are."""
+
+NO_LABEL = "no label: left out, the labels beside it were taken"
+
 DAMAGED = (AlpipeError, KeyError, TypeError, AttributeError, ValueError, OverflowError, IndexError)
 """What reading a row raises that is not as the server writes it."""
 
@@ -86,6 +94,19 @@ class Read:
     refused: list[Refusal] = field(default_factory=list)
     of_items: dict[str, list[Refusal]] = field(default_factory=dict)
     raw: list[tuple[str, Any, str]] = field(default_factory=list)
+    beside: list[tuple[str, Any, str]] = field(default_factory=list)
+
+    def left_out(self, project: OpenProject) -> list[Refusal]:
+        """What other controls of the project say beside the labels, counted in one line."""
+        if not self.beside:
+            return []
+        names = sorted({str(one.get("from_name") or one["type"])[:40] for _, one, _ in self.beside})
+        reason = (
+            f"{len(self.beside)} results of other controls ({', '.join(names[:TOLD])}{', …' if names[TOLD:] else ''})"
+            f" in {len({ref for ref, _, _ in self.beside})} answers are no labels and were left out;"
+            " the labels beside them were taken"
+        )
+        return [Refusal(project.name, reason)]
 
 
 def pull(
@@ -95,12 +116,15 @@ def pull(
     ledger: Ledger,
     since: str | None,
     progress: ProgressCallback,
+    *,
+    accept_deletions: bool = False,
 ) -> Pulled:
     """The answers since a watermark, all of each task that changed, oldest first. Pulling again with the same watermark
     gives the same and whatever came since. Drafts are those of the token's own user.
 
     An answer that cannot be understood is refused, by this and each later pull until people change it, and what it said
-    before it was edited is withdrawn.
+    before it was edited is withdrawn. Raises AnnotatorError, with nothing noted, where most questions are gone at once,
+    unless ``accept_deletions`` says that people meant it.
     """
     start = _start(since, project)
     asked = _of_project(context.asked(), project)
@@ -123,15 +147,21 @@ def pull(
     if _are_foreign_ones_new(tasks, start):
         known = known | {"others": None}  # as many of ours may be gone, and the counts look as they were
     gone, counted = _take_census(studio, project, known, asked, grouped, whole=start is None)
+    if not accept_deletions:
+        _check_deletions(project, gone, asked)
     withdrawn += [ref for refs in _standing(context, project, gone).values() for ref in refs]
     before = {} if start is None else _refused_before(known, project, {*answers, *gone})
-    ledger.keep(read.raw)
+    ledger.keep([*read.raw, *read.beside])
     ledger.note(counted | {"refused": before | read.of_items})
     newest = max((moment for task in tasks if (moment := _moment(task))), default=start)
     mark = f"{project.id}@{newest.strftime(TIME)}" if newest else (since or "")
     progress(Progress("pull", len(tasks), len(tasks), f"{len(read.annotations)} answers"))
     ordered = sorted(read.annotations, key=lambda annotation: annotation.at)
-    every = [*read.refused, *(one for some in (before | read.of_items).values() for one in some)]
+    every = [
+        *read.refused,
+        *read.left_out(project),
+        *(one for some in (before | read.of_items).values() for one in some),
+    ]
     return Pulled(tuple(ordered), mark, tuple(dict.fromkeys(withdrawn)), tuple(every), tuple(gone))
 
 
@@ -170,7 +200,11 @@ def _read(
         try:
             if item is None:
                 raise DataError("this pool has no such item")
-            read.annotations.append(_annotation(answer, item, shown, project, context))
+            annotation = _annotation(answer, item, shown, project, context)
+            read.annotations.append(annotation)
+            if annotation.labels is not None or annotation.state is AnswerState.EMPTY:
+                result = answer.raw["result"]
+                read.beside += [(answer.ref, result[at], NO_LABEL) for at in regions.beside(result, project.control)]
         except DAMAGED as error:
             reason = str(error) if isinstance(error, AlpipeError) else f"damaged: {type(error).__name__} {error}"[:300]
             where = f"{url}/projects/{project.id}/data?task={answer.task['id']}"
@@ -290,6 +324,15 @@ def _take_census(
         gone = [key for key in gone if key not in again]
     others = counts.tasks - len(asked) + len(gone)
     return gone, {"project": project.id, "others": others, "predictions": counts.predictions}
+
+
+def _check_deletions(project: OpenProject, gone: Sequence[str], asked: Mapping[str, str]) -> None:
+    if len(gone) > FEW and len(gone) > len(asked) / 2:
+        raise AnnotatorError(
+            f"{project.url}: {len(gone)} of the {len(asked)} tasks that were pushed there are gone, and their answers"
+            " would stop counting; nothing was changed. If they were deleted on purpose, run"
+            " `alpipe pull --accept-deletions`; if not, see which server and project this is"
+        )
 
 
 def _are_foreign_ones_new(tasks: Sequence[Row], start: datetime | None) -> bool:

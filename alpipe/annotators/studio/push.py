@@ -31,10 +31,11 @@ def push(
     """One receipt a request, in order. Tasks that are there already are kept; those that nobody has answered yet get
     the pre-annotation of a newer model, which is then the one that is shown.
 
-    Raises AnnotatorError before anything is sent where a pre-annotation is faulty, DataError where an image is gone,
-    and AnnotatorError where the server breaks off; run again, it goes on where it stopped.
+    Raises AnnotatorError before anything is sent where a pre-annotation is faulty or would not be shown, DataError
+    where an image is gone, and AnnotatorError where the server breaks off; run again, it goes on where it stopped.
     """
     predictions = validated(requests, project)
+    _check_shown(predictions, project)
     before = studio.counts(project.id)
     there = look_up(studio, project, [request.item.key for request in requests]) if before.tasks else {}
     _check_images([request.item for request in requests if request.item.key not in there])
@@ -116,6 +117,18 @@ def _state_faults(request: LabelRequest, proposed: Row | None, project: OpenProj
         raise AnnotatorError(
             f"the pre-annotation of {request.item.uri} by model {proposed['model_version']} is faulty:"
             f" {faults[0][:300]}"
+        )
+
+
+def _check_shown(predictions: Mapping[str, Row | None], project: OpenProject) -> None:
+    """What people did to a pre-annotation is measured, and blind answers are told from the others: neither is true
+    where the project does not show what we send.
+    """
+    sent = sum(proposed is not None for proposed in predictions.values())
+    if sent and not project.shows_predictions:
+        raise AnnotatorError(
+            f"{project.url}: the project does not show pre-annotations, and {sent} are to be sent: turn on 'Use"
+            " predictions to prelabel tasks' in its settings under Annotation, or say blind: 1 in alpipe.yaml"
         )
 
 

@@ -60,8 +60,9 @@ def decode(result: Any, item: Item, control: Control, classes: Sequence[str]) ->
 
     A turned box keeps its corners beside the upright box around it. For detection an ellipse, a polygon or a brush
     stroke is the box around it; for segmentation those of one name are one mask, and a stroke that was rubbed out is
-    none. All else is an error, as is a label that is not among the classes: dropping a region would teach that nothing
-    is there. Raises DataError that names each region and what is wrong.
+    none. What other controls say ``beside`` the shapes is left out. All else is an error, as is a label that is not
+    among the classes: dropping a region would teach that nothing is there. Raises DataError that names each region and
+    what is wrong.
     """
     return to_labels(control.task, [part for _, part in parts(result, item, control, classes)], complete=True)
 
@@ -75,8 +76,11 @@ def parts(result: Any, item: Item, control: Control, classes: Sequence[str]) -> 
     if not isinstance(result, list):
         raise DataError(f"the result is no list of regions: {str(result)[:60]}")
     ours = {control.drawing.there(name): name for name in classes}
+    left = set(beside(result, control))
     taken, faults = [], []
     for at, region in enumerate(result, start=1):
+        if at - 1 in left:
+            continue
         try:
             part = _part(region, item, control, ours)
             taken.append((region["id"] if isinstance(region.get("id"), str) else None, part))
@@ -85,7 +89,26 @@ def parts(result: Any, item: Item, control: Control, classes: Sequence[str]) -> 
     if faults:
         more = f"; and {len(faults) - TOLD} regions more" if len(faults) > TOLD else ""
         raise DataError("; ".join(faults[:TOLD]) + more)
+    if control.task is Task.CLASSIFY and not taken:
+        _check_classes_elsewhere([result[at] for at in left], control, ours)
     return [(name, part) for name, part in taken if not _is_rubbed_out(part)]
+
+
+def beside(result: Any, control: Control) -> list[int]:
+    """The places of the entries that are no labels and that other controls wrote: text, ratings, choices, relations.
+
+    They draw nothing. One that has a place in the image is among them only where the region itself is in the result.
+    """
+    if not isinstance(result, list):
+        return []
+    drawn_ids = [entry.get("id") for entry in result if isinstance(entry, dict) and not drawn.is_remark(entry)]
+    return [
+        at
+        for at, entry in enumerate(result)
+        if drawn.is_remark(entry)
+        and _is_of_another(entry, control)
+        and (not drawn.has_place(entry) or (isinstance(entry.get("id"), str) and entry["id"] in drawn_ids))
+    ]
 
 
 def check(regions: Sequence[Region], control: Control) -> list[str]:
@@ -106,6 +129,23 @@ def check(regions: Sequence[Region], control: Control) -> list[str]:
             stated = {key: value[key] for key in ("x", "y", "width", "height", "points") if key in value}
             faults.append(f"region {at} is not inside the image: {str(stated)[:100]} %")
     return faults
+
+
+def _is_of_another(remark: Any, control: Control) -> bool:
+    name = remark.get("from_name")
+    return remark["type"] == drawn.RELATION or (isinstance(name, str) and name not in ("", control.name))
+
+
+def _check_classes_elsewhere(remarks: Sequence[Any], control: Control, ours: dict[str, str]) -> None:
+    """An image whose class was given with a control that is not the one we read is not one without a class."""
+    for remark in remarks:
+        said = remark["value"].get("choices") if remark["type"] == drawn.CHOICES else None
+        for name in said if isinstance(said, list) else []:
+            if isinstance(name, str) and name in ours:
+                raise DataError(
+                    f"the class {name!r} was given with the control {remark['from_name'][:40]!r}, and none with"
+                    f" {control.name!r}, which holds the classes: choose it there"
+                )
 
 
 # ── one region ──────────────────────────────────────────────────────────────────────────────────────────────────────

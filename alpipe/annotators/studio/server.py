@@ -13,6 +13,7 @@ import os
 import secrets
 import socket
 import sqlite3
+import stat
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -90,11 +91,11 @@ def up(
     """The home's server, started if it does not run yet; what it held before is still there.
 
     Without ``port`` the last one is taken again, or a free one; without ``executable`` the one that is found, or
-    installed. The server outlives the caller. Raises AnnotatorError where the port is taken, the server dies, or it
-    is not up after ``timeout`` seconds.
+    installed. The server outlives the caller. Raises AnnotatorError where the port is taken, the home is a folder of
+    others or open to them, the server dies, or it is not up after ``timeout`` seconds.
     """
     home = home.resolve()
-    _private(home)
+    _make_home(home)
     with _locked(home, timeout):
         running = status(home)
         if running is not None:
@@ -334,6 +335,26 @@ def _credentials(home: Path) -> dict[str, str]:
     made = {"username": USERNAME, "password": secrets.token_urlsafe(12), "token": secrets.token_hex(20)}
     _write(path, made)
     return made
+
+
+def _make_home(home: Path) -> None:
+    """A home of ours is made private; a folder that was there for something else keeps its rights, and will do only
+    where nobody else can look into it.
+    """
+    try:
+        about = home.stat() if home.exists() else None
+        is_ours = about is None or (home / "server.json").is_file()
+    except OSError as error:
+        raise AnnotatorError(f"{home} cannot be looked into: {error.strerror}; check the option home") from error
+    if about is None or is_ours:
+        _private(home)
+    elif not stat.S_ISDIR(about.st_mode):
+        raise AnnotatorError(f"{home} is no folder: name another one for the option home")
+    elif about.st_uid != os.getuid() or about.st_mode & 0o077:
+        raise AnnotatorError(
+            f"{home} was not made by alpipe and is open to other users (mode {about.st_mode & 0o777:o}): name a folder"
+            " that does not exist yet for the option home, or close it (chmod 700)"
+        )
 
 
 def _private(folder: Path) -> None:
