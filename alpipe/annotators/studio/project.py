@@ -78,7 +78,7 @@ def find(studio: Studio, choice: ProjectChoice, context: AnnotatorContext) -> Op
         marked = [found for found in studio.projects_titled(_title(choice.title)) if known["mark"] in found.description]
         if not marked:
             return None
-        choice.note(known | {"project": marked[0].id, "url": studio.url})
+        choice.note(known | {"project": marked[0].id, "url": studio.url, "created": marked[0].created})
         return _own(studio, marked[0], choice, context)
     found = studio.project(known["project"])
     if found is None or not _is_ours(found, known, studio.url):
