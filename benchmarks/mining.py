@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from alpipe import boxes, images, plugins
+from alpipe import boxes, plugins
 from alpipe.evaluation import detection
 from alpipe.evaluation.false_alarms import alarm_curve
 from alpipe.mining.guard import doubtful
@@ -33,10 +33,9 @@ from alpipe.mining.options import MiningOptions, View
 from alpipe.plugins import Kind
 from alpipe.pool.bank import key_of
 from alpipe.protocols import LearnerContext, Model
-from alpipe.report.draw import colour_of
-from alpipe.report.sheet import Crop, Group, sheet
 from alpipe.types import BankEntry, Boxes, Example, Negative, NegativeState, Task
 from benchmarks import detection_sets
+from benchmarks import mining_pictures as pictures
 from benchmarks.detection_sets import DetectionSet
 from benchmarks.mining_speed import speed
 
@@ -107,25 +106,21 @@ def rounds(given: argparse.Namespace, data: DetectionSet) -> None:
                 f"seed {seed}, round {number}: {here}, mAP50 {row['mAP50']}, {row['bank']} negatives learnt", flush=True
             )
         if not given.quick:
-            draw_rounds(given, data, train, bank, seed)
+            path = given.sheets / f"mining-rounds-{given.set}-{seed}.png"
+            pictures.rounds_sheet(path, bank, train, data.classes)
     columns = ("seed", "round", "bank", "mined", "evicted", "mAP50", *FIGURES[:5])
     table(found, columns)
     numbers = sorted({row["round"] for row in found})
     means = [mean([fppi(row, given.recall) for row in found if row["round"] == number]) for number in numbers]
     first, last = means[0], means[-1]
+    if not given.quick:
+        by_seed = [[row for row in found if row["seed"] == seed] for seed in range(given.seeds)]
+        pictures.curves(
+            given.sheets / f"mining-rounds-{given.set}.png", [[row["curve"] for row in rows] for rows in by_seed]
+        )
     result = {"name": f"mining rounds of sliding on {given.set}, false alarms an image at recall {given.recall}"}
     result |= {"value": last, "goal": None if first is None else round(0.9 * first, 4), "by_round": means}
     print(json.dumps(result | machine()))
-
-
-def draw_rounds(
-    given: argparse.Namespace, data: DetectionSet, train: Sequence[Example], bank: Sequence[BankEntry], seed: int
-) -> None:
-    """A contact sheet: of each round the hardest that it found and that are in the bank still."""
-    by_round: dict[str, list[Negative]] = {}
-    for entry in sorted(bank, key=lambda one: (one.round, -one.negative.score)):
-        by_round.setdefault(f"found in round {entry.round}", []).append(entry.negative)
-    write_sheet(given.sheets / f"mining-{given.set}-{seed}.png", by_round, train, data.classes, 24)
 
 
 # ── three arms of the detector ──────────────────────────────────────────────────────────────────────────────────────
@@ -243,7 +238,7 @@ def guard(given: argparse.Namespace, data: DetectionSet) -> None:
     )
     if not given.quick:
         groups = {f"asked: {len(asked)}": asked[:100], f"trained on: {len(trained)}": trained[:100]}
-        write_sheet(given.sheets / f"mining-guard-{given.set}.png", groups, shown, data.classes, 100)
+        pictures.write_sheet(given.sheets / f"mining-guard-{given.set}.png", groups, shown, data.classes, 100)
     share = round(real["asked"] / len(asked), 4) if asked else None
     result = {
         "name": f"guard on {given.set}, share of questions that are objects taken away",
@@ -355,30 +350,6 @@ def entries(rows: Sequence[Sequence[Any]]) -> list[BankEntry]:
     return [
         BankEntry(key_of(number, one), one, number, "", NegativeState.HARD, one.score, number) for number, one in made
     ]
-
-
-def write_sheet(
-    path: Path, groups: dict[str, list[Negative]], examples: Sequence[Example], classes: Sequence[str], most: int
-) -> None:
-    items = {one.item.key: one.item for one in examples}
-    made = [
-        Group(
-            title,
-            tuple(
-                Crop(
-                    images.read(items[one.item_key].path),
-                    one.box,
-                    f"{one.name} {one.score:.2f}",
-                    colour_of(one.name, classes),
-                )
-                for one in found[:most]
-            ),
-        )
-        for title, found in groups.items()
-    ]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(sheet(made))
-    print(f"drawn in {path}")
 
 
 def fppi(row: dict[str, Any], recall: float) -> float | None:
