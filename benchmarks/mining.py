@@ -36,6 +36,7 @@ from alpipe.protocols import LearnerContext, Model
 from alpipe.types import BankEntry, Boxes, Example, Negative, NegativeState, Task
 from benchmarks import detection_sets
 from benchmarks import mining_pictures as pictures
+from benchmarks import mining_rows as rows
 from benchmarks.detection_sets import DetectionSet
 from benchmarks.mining_speed import speed
 
@@ -94,15 +95,16 @@ def rounds(given: argparse.Namespace, data: DetectionSet) -> None:
         bank: list[BankEntry] = []
         for number in range(1 if given.quick else given.rounds + 1):
             arm = {"what": "rounds", **describe(given, "sliding", seed, asked), "round": number}
-            row, model = known(given, arm), None
+            row, model = rows.known(given, arm), None
             if row is None:
                 model = fit(given, "sliding", data.classes, train, negatives(bank), seed)
                 row = arm | measure(model, data) | {"bank": len(bank)}
                 mined = mine_all(model, train, data.classes, options, bank, number)
                 bank = filed(bank, mined, number)
-                row |= {"mined": len(mined.new), "evicted": len(mined.evicted), "entries": plain(bank)}
-                keep(given, row)
-            bank = entries(row["entries"])
+                row |= {"mined": len(mined.new), "evicted": len(mined.evicted)}
+                rows.keep(given, row, rows.plain(bank))
+            else:
+                bank = rows.entries(row["entries"])
             found.append(row)
             here = f"FPPI at recall {given.recall}: {fppi(row, given.recall)}"
             print(
@@ -117,10 +119,8 @@ def rounds(given: argparse.Namespace, data: DetectionSet) -> None:
     means = [mean([fppi(row, given.recall) for row in found if row["round"] == number]) for number in numbers]
     first, last = means[0], means[-1]
     if not given.quick:
-        by_seed = [[row for row in found if row["seed"] == seed] for seed in range(given.seeds)]
-        pictures.curves(
-            given.sheets / f"mining-rounds-{given.set}.png", [[row["curve"] for row in rows] for rows in by_seed]
-        )
+        by_seed = [[row["curve"] for row in found if row["seed"] == seed] for seed in range(given.seeds)]
+        pictures.curves(given.sheets / f"mining-rounds-{given.set}.png", by_seed)
     result = {"name": f"mining rounds of sliding on {given.set}, false alarms an image at recall {given.recall}"}
     result |= {"value": last, "goal": None if first is None else round(0.9 * first, 4), "by_round": means}
     print(json.dumps(result | machine()))
@@ -141,7 +141,7 @@ def arms(given: argparse.Namespace, data: DetectionSet) -> None:
         hard: list[Negative] | None = None
         for name in ARMS:
             arm = {"what": "arms", **describe(given, "detector", seed, asked), "arm": name}
-            row = known(given, arm)
+            row = rows.known(given, arm)
             if row is None:
                 if name != "none" and hard is None:
                     first = fit(given, "detector", data.classes, train, [], seed)
@@ -151,7 +151,7 @@ def arms(given: argparse.Namespace, data: DetectionSet) -> None:
                 row = arm | measure(model, data) | {"negatives": len(used)}
                 if name == "none":
                     hard = guarded(model, train, data, options)
-                keep(given, row)
+                rows.keep(given, row)
             found.append(row | {level: fppi(row, given.recall)})
             print(f"seed {seed}, {name}: mAP50 {row['mAP50']}, {level} {found[-1][level]}", flush=True)
     figures = tuple(dict.fromkeys(("mAP50", "mAP50-95", level, *FIGURES)))
@@ -195,10 +195,10 @@ def random_regions(train: Sequence[Example], hard: Sequence[Negative], seed: int
     return made
 
 
-def differences(rows: Sequence[dict[str, Any]], figure: str) -> dict[str, Any]:
+def differences(found: Sequence[dict[str, Any]], figure: str) -> dict[str, Any]:
     """Hard minus random, seed by seed: mean, and the two-sided p of a t-test and of Wilcoxon's."""
     by_seed: dict[int, dict[str, Any]] = {}
-    for row in rows:
+    for row in found:
         by_seed.setdefault(row["seed"], {})[row["arm"]] = row.get(figure)
     pairs = [
         (one["hard"], one["random"]) for one in by_seed.values() if None not in (one.get("hard"), one.get("random"))
@@ -336,27 +336,6 @@ def negatives(bank: Sequence[BankEntry]) -> list[Negative]:
     return [entry.negative for entry in bank]
 
 
-def plain(bank: Sequence[BankEntry]) -> list[list[Any]]:
-    return [
-        [
-            e.round,
-            e.negative.item_key,
-            [round(s, 2) for s in e.negative.box],
-            e.negative.name,
-            round(e.negative.score, 4),
-            round(e.negative.iou, 4),
-        ]
-        for e in bank
-    ]
-
-
-def entries(rows: Sequence[Sequence[Any]]) -> list[BankEntry]:
-    made = [(number, Negative(key, tuple(box), name, score, iou)) for number, key, box, name, score, iou in rows]
-    return [
-        BankEntry(key_of(number, one), one, number, "", NegativeState.HARD, one.score, number) for number, one in made
-    ]
-
-
 def fppi(row: dict[str, Any], recall: float) -> float | None:
     value: float | None = row["curve"].get(f"{recall:.2f}")
     return None if value is None else round(value, 4)
@@ -373,21 +352,6 @@ def some(examples: list[Example], count: int | None, seed: int) -> list[Example]
     return [examples[at] for at in np.random.default_rng(seed).permutation(len(examples))[:count]]
 
 
-def known(given: argparse.Namespace, arm: dict[str, Any]) -> dict[str, Any] | None:
-    if given.quick or not given.results.exists():
-        return None
-    lines = [json.loads(line) for line in given.results.read_text(encoding="utf-8").splitlines() if line]
-    same = [line for line in lines if arm.items() <= line.items()]
-    return same[-1] if same else None
-
-
-def keep(given: argparse.Namespace, row: dict[str, Any]) -> None:
-    if not given.quick:
-        given.results.parent.mkdir(parents=True, exist_ok=True)
-        with given.results.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(row) + "\n")
-
-
 def option(text: str) -> tuple[str, Any]:
     name, _, value = text.partition("=")
     try:
@@ -396,10 +360,10 @@ def option(text: str) -> tuple[str, Any]:
         return name, value
 
 
-def table(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> None:
+def table(found: Sequence[dict[str, Any]], columns: Sequence[str]) -> None:
     width = {name: max(len(name), 6) for name in columns}
     print("  ".join(f"{name:>{width[name]}}" for name in columns))
-    for row in rows:
+    for row in found:
         cells = ("–" if row.get(name) is None else str(row[name]) for name in columns)
         print("  ".join(f"{cell:>{width[name]}}" for name, cell in zip(columns, cells, strict=True)))
 

@@ -17,7 +17,7 @@ from alpipe.types import BankEntry, Example, Negative
 RECALLS = ("0.50", "0.60", "0.70", "0.80")
 """Recalls whose false alarms are drawn."""
 
-OF_A_ROUND = 24
+OF_A_ROUND = 12
 """Crops of each round on a sheet."""
 
 
@@ -59,7 +59,7 @@ def rounds_sheet(path: Path, bank: Sequence[BankEntry], train: Sequence[Example]
 def write_sheet(
     path: Path, groups: Mapping[str, Sequence[Negative]], examples: Sequence[Example], classes: Sequence[str], most: int
 ) -> None:
-    """A PNG of 256 colours, which keeps it small, with up to ``most`` crops of each group."""
+    """A PNG of 32 colours, which keeps it small, with up to ``most`` crops of each group."""
     import io
 
     from PIL import Image
@@ -81,6 +81,6 @@ def write_sheet(
         for title, found in groups.items()
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
-    page = Image.open(io.BytesIO(sheet(made))).quantize(128)
+    page = Image.open(io.BytesIO(sheet(made))).quantize(32, dither=Image.Dither.NONE)
     page.save(path, "PNG", optimize=True)
     print(f"drawn in {path}")
