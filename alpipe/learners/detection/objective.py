@@ -108,8 +108,7 @@ class BoxObjective:
             place = share.nonzero()[:, 0]
             found, share = owner[place], share[place]
             target[i, place, class_index[found]] = share
-            learnt = target[i].amax(dim=1) > 0
-            focus[i] = focus_on(centres, negatives, xyxy, learnt, self._weighting.negatives)
+            focus[i] = focus_on(centres, negatives, target[i].amax(dim=1) > 0, self._weighting.negatives)
             # an object's places weigh one together, however many they are
             weight = share / torch.zeros_like(xyxy[:, 0]).index_add(0, found, share)[found]
             iou, giou = overlaps(boxes[i, place], xyxy[found])
