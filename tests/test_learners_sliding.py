@@ -72,6 +72,16 @@ def test_the_regions_of_an_image_hold_positives_and_as_many_hard_negatives_as_as
         assert (regions.class_index[: AN_IMAGE // 4] == 0).all()
 
 
+@pytest.mark.parametrize("hard_share", [0.25, 0.5, 1.0])
+def test_hard_negatives_take_the_place_of_random_ones_not_of_positives(hard_share: float) -> None:
+    boxes, negatives = np.array([[0, 0, 20, 20]], np.float32), np.array([[60, 30, 80, 50]], np.float32)
+    how = drawing(hard_share=hard_share)
+    regions = draw(boxes, np.zeros(1, np.int64), negatives, (96, 72), 40, how, np.random.default_rng(0))
+    assert len(regions.xyxy) == 40
+    assert (regions.class_index > 0).sum() == min(10, 40 - 40 * hard_share)
+    assert (box_arithmetic.iou(regions.xyxy, negatives)[:, 0] > 0.5).sum() >= 40 * hard_share
+
+
 def test_an_image_without_objects_is_background_everywhere() -> None:
     regions = draw(NONE, np.zeros(0, np.int64), NONE, (20, 10), AN_IMAGE, drawing(), np.random.default_rng(0))
     assert len(regions.xyxy) == AN_IMAGE

@@ -69,9 +69,10 @@ def draw(
     how: Drawing,
     rng: np.random.Generator,
 ) -> Regions:
-    """``count`` regions of an image of ``size`` (width, height): the hard negatives' share, then a quarter positives
-    and the rest negatives, out of random regions around the boxes and anywhere. Each is labelled by its overlap with
-    the boxes, wherever it comes from.
+    """``count`` regions of an image of ``size`` (width, height): the hard negatives' share, a quarter positives, and
+    the rest negatives, out of random regions around the boxes and anywhere. Hard negatives take the place of random
+    ones, not of positives: with fewer of these all objects would score lower. Each region is labelled by its overlap
+    with the boxes, wherever it comes from.
     """
     hard = round(count * how.hard_share) if len(negatives) else 0
     found = [_jittered(negatives[rng.integers(len(negatives), size=hard)], 0.1, rng)] if hard else []
@@ -81,7 +82,7 @@ def draw(
         chances = how.weights[class_index] / how.weights[class_index].sum()
         near = _jittered(boxes[rng.choice(len(boxes), left * CANDIDATES // 2, p=chances)], 0.5, rng)
         is_near = label(near, boxes, class_index, how.positive_iou) > 0
-        positives = near[is_near][: max(1, round(left * POSITIVE_SHARE))]
+        positives = near[is_near][: min(left, max(1, round(count * POSITIVE_SHARE)))]
         negative_near = near[~is_near][: (left - len(positives)) // 2]
         found += [positives, negative_near]
         left -= len(positives) + len(negative_near)
