@@ -160,11 +160,9 @@ def _values(labels: Labels, item: Item, control: Control) -> Iterator[tuple[int,
             turned = labels.rotated
             limits = np.asarray([item.width, item.height] * 2, np.float32)
             inside = np.clip(labels.xyxy, 0, limits)
-            for at, name in enumerate(labels.names):
-                if (inside[at, 2:] <= inside[at, :2]).any():
-                    continue
-                one = boxes.pick(labels, [at], inside[at : at + 1])
-                _, sides = next(drawn.rectangles(one, item.width, item.height))
+            rows = np.flatnonzero((inside[:, 2:] > inside[:, :2]).all(axis=1)).tolist()
+            seen = boxes.pick(labels, rows, inside[rows])
+            for at, (name, sides) in zip(rows, drawn.rectangles(seen, item.width, item.height), strict=True):
                 yield at, at, name, sides if turned[at] else _whole(sides)
         case Masks(by_name=by_name):
             place = 0
