@@ -79,7 +79,9 @@ def validated(requests: Sequence[LabelRequest], project: OpenProject) -> dict[st
     """
     made = {request.item.key: prediction(request, project) for request in requests}
     every = [region for proposed in made.values() if proposed is not None for region in proposed["result"]]
-    together = {"model_version": "", "score": 0.5, "result": every}
+    kinds = {(region["type"], *region["value"].get(region["type"], ())): region for region in every}
+    # the SDK looks at form and labels, which regions of a kind share; numbers are looked at in each of them
+    together = {"model_version": "", "score": 0.5, "result": list(kinds.values())}
     if every and (regions.check(every, project.control) or config.faults(project.label_config, together)):
         for request in requests:
             _state_faults(request, made[request.item.key], project)
