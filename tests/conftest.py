@@ -18,6 +18,7 @@ from alpipe.pool import ingest
 from alpipe.project import Project
 from alpipe.steps.importing import annotation_of
 from alpipe.types import Split, Task
+from tests.studio_server import api, label_studio, studio_server  # noqa: F401  # fixtures, for every test
 
 hypothesis.settings.register_profile("here", deadline=None)  # no test depends on how fast the machine is
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True)  # the same examples on every run

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 from PIL import Image
@@ -30,24 +31,33 @@ from alpipe.types import (
     Task,
 )
 
-_shared: list[Server] = []  # a fixture that several modules import is set up once in each of them
-
 
 @pytest.fixture(scope="session")
 def label_studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The server, started at the first test that asks for it (about half a minute) and stopped with the last."""
-    if _shared:
-        yield _shared[0]
-        return
     if install.find() is None:
         pytest.fail("no label-studio program: 'make test' installs it into .venv-labelstudio", pytrace=False)
     home = tmp_path_factory.mktemp("labelstudio")
     try:
-        _shared.append(server.up(home, timeout=400))  # a loaded machine takes its time
-        yield _shared[0]
+        yield server.up(home, timeout=400)  # a loaded machine takes its time
     finally:
-        _shared.clear()
         server.down(home)
+
+
+@pytest.fixture
+def studio_server(label_studio: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
+    """The server, with no other one named in the environment."""
+    for name in ("LABEL_STUDIO_URL", "LABEL_STUDIO_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    return label_studio
+
+
+@pytest.fixture
+def api(studio_server: Server) -> Iterator[httpx.Client]:
+    """The server's REST API, as a browser would use it."""
+    headers = {"Authorization": f"Token {studio_server.token}"}
+    with httpx.Client(base_url=studio_server.url, headers=headers, trust_env=False, timeout=30) as http:
+        yield http
 
 
 @dataclass

@@ -1,5 +1,6 @@
 """What holds for every strategy and batch partner, also those of third parties: each is found and put to the test."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -16,10 +17,22 @@ from alpipe.protocols import Candidates, Choosing, Describing, Labelled, Rescori
 from alpipe.types import BoxPrediction, ClassPrediction, ImageFit, Item, MapPrediction, Mirrored, Prediction, Task
 
 SIZE, DIMENSIONS = 30, 8
+STRATEGIES = sorted(plugins.available(Kind.STRATEGY))
 CHOOSERS = [(kind, name) for kind in (Kind.STRATEGY, Kind.PARTNER) for name in sorted(plugins.available(kind))]
 
 
-@pytest.fixture(params=sorted(plugins.available(Kind.STRATEGY)))
+def those_that(hold: Callable[[Any], bool]) -> Any:
+    """The strategies of which it holds, as the parameter of a test; that there are some is tested by it too."""
+    names = [name for name in STRATEGIES if hold(plugins.load(Kind.STRATEGY, name))]
+    assert names
+    return pytest.mark.parametrize("plugin", names, indirect=True)
+
+
+def built(plugin: Any) -> Any:
+    return plugin.build(plugin.Options())
+
+
+@pytest.fixture(params=STRATEGIES)
 def plugin(request: pytest.FixtureRequest) -> Any:
     return plugins.load(Kind.STRATEGY, request.param)
 
@@ -137,10 +150,9 @@ def test_every_prediction_has_a_finite_score_the_same_each_time(plugin):
             assert score == strategy.score(prediction)
 
 
+@those_that(lambda plugin: isinstance(built(plugin), Describing))
 def test_descriptions_are_finite_of_one_length_and_the_same_each_time(plugin):
-    strategy = plugin.build(plugin.Options())
-    if not isinstance(strategy, Describing):
-        pytest.skip("it describes nothing")
+    strategy = built(plugin)
     for task in plugin.TASKS:
         said = [strategy.describe(one) for one in _alike(task, 20)]
         assert {(one.dtype, one.ndim) for one in said} == {(np.dtype(np.float32), 1)}
@@ -151,10 +163,9 @@ def test_descriptions_are_finite_of_one_length_and_the_same_each_time(plugin):
             assert np.isfinite(strategy.describe(prediction)).all()
 
 
+@those_that(lambda plugin: getattr(plugin, "NEEDS_MEMBERS", False))
 def test_a_strategy_that_needs_members_refuses_a_prediction_without(plugin):
-    if not getattr(plugin, "NEEDS_MEMBERS", False):
-        pytest.skip("it needs none")
-    strategy = plugin.build(plugin.Options())
+    strategy = built(plugin)
     for task in plugin.TASKS:
         with pytest.raises(ConfigError, match="members of an ensemble"):
             strategy.score(_lonely(task)[0])
@@ -184,10 +195,12 @@ def test_nothing_draws_from_a_global_generator(chooser):
 
 def test_without_embeddings_or_descriptions_what_needs_them_says_so(chooser):
     pool = pool_for(chooser)
+    bare = replace(pool, embeddings=None, features=None)
     if pool.embeddings is None and pool.features is None:
-        pytest.skip("it needs neither")
-    with pytest.raises(ValueError, match="30 images, but"):
-        choose(chooser, replace(pool, embeddings=None, features=None), 3)
+        assert len(choose(chooser, bare, 3)) == 3
+    else:
+        with pytest.raises(ValueError, match="30 images, but"):
+            choose(chooser, bare, 3)
 
 
 @pytest.mark.parametrize("k", [-1, SIZE + 1])
@@ -212,10 +225,8 @@ def test_copies_and_equal_scores_are_no_obstacle(chooser):
     assert len(set(choose(chooser, flat, 9))) == 9
 
 
+@those_that(lambda plugin: not isinstance(built(plugin), Choosing | Rescoring))
 def test_a_strategy_without_a_choice_of_its_own_takes_the_largest_scores(plugin):
-    strategy = plugin.build(plugin.Options())
-    if isinstance(strategy, Choosing | Rescoring):
-        pytest.skip("it has a choice of its own, or scores again")
     pool = pool_for(plugin)
     ranked = sorted(range(SIZE), key=lambda row: -pool.scores[row])
     assert choose(plugin, pool, 5) == [pool.items[row].key for row in ranked[:5]]

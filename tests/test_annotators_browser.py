@@ -19,7 +19,6 @@ from alpipe.annotators import labelstudio
 from alpipe.annotators.studio.server import Server
 from alpipe.protocols import AnnotatorContext
 from alpipe.types import Boxes, Edits, Item, LabelRequest, Question, QuestionKind, Reply, Suggestion, Task
-from tests.studio_server import label_studio  # noqa: F401  # a fixture
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium: pip install 'alpipe[dev]'")
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -115,7 +114,7 @@ def look(browser: Any) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...
 
 def test_the_box_lies_where_the_object_is_whatever_the_camera_said(
     browser: Any,
-    label_studio: Server,  # noqa: F811
+    label_studio: Server,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -151,7 +150,7 @@ def test_the_box_lies_where_the_object_is_whatever_the_camera_said(
 
 def test_a_question_shows_its_frame_and_is_answered_by_two_clicks(
     browser: Any,
-    label_studio: Server,  # noqa: F811
+    label_studio: Server,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

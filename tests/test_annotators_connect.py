@@ -22,7 +22,7 @@ from alpipe.annotators.studio.server import Server
 from alpipe.errors import AnnotatorError
 from alpipe.shapes import brush
 from alpipe.types import Boxes, Masks, Task
-from tests.studio_server import CLASSES, HEIGHT, WIDTH, Case, label_studio, make_case  # noqa: F401  # a fixture
+from tests.studio_server import CLASSES, HEIGHT, WIDTH, Case, make_case
 
 pytestmark = [
     pytest.mark.server,
@@ -31,20 +31,6 @@ pytestmark = [
 
 FRAME = {"from_name": "label", "to_name": "image", "original_width": WIDTH, "original_height": HEIGHT}
 SIDES = {"x": 10, "y": 10, "width": 40, "height": 20}
-
-
-@pytest.fixture
-def studio_server(label_studio: Server, monkeypatch: pytest.MonkeyPatch) -> Server:  # noqa: F811
-    for name in ("LABEL_STUDIO_URL", "LABEL_STUDIO_API_KEY"):
-        monkeypatch.delenv(name, raising=False)
-    return label_studio
-
-
-@pytest.fixture
-def api(studio_server: Server) -> Iterator[httpx.Client]:
-    headers = {"Authorization": f"Token {studio_server.token}"}
-    with httpx.Client(base_url=studio_server.url, headers=headers, trust_env=False, timeout=30) as http:
-        yield http
 
 
 Make = Callable[..., tuple[Case, LabelStudioAnnotator]]

@@ -15,7 +15,7 @@ from alpipe.annotators.studio import edits
 from alpipe.annotators.studio.server import Server
 from alpipe.economics import Shown
 from alpipe.types import Boxes, Edits, LabelRequest, Suggestion, Task
-from tests.studio_server import CLASSES, Case, label_studio, make_case  # noqa: F401  # the fixture
+from tests.studio_server import CLASSES, Case, make_case
 
 pytestmark = pytest.mark.server
 
@@ -41,7 +41,7 @@ def boxes(*rows: tuple[float, float, float, float, str]) -> Boxes:
     return Boxes(np.asarray([row[:4] for row in rows], np.float32).reshape(-1, 4), tuple(row[4] for row in rows))
 
 
-def test_known_rates_of_edits_come_back_by_class(label_studio: Server, tmp_path: Path) -> None:  # noqa: F811
+def test_known_rates_of_edits_come_back_by_class(label_studio: Server, tmp_path: Path) -> None:
     case = make_case(tmp_path, Task.DETECT, 12, name="rates")
     truth = boxes((2, 2, 12, 12, CAT), (20, 2, 30, 12, CAT), (40, 2, 50, 12, DOG), (2, 20, 12, 30, DOG))
     shown = boxes(
@@ -72,7 +72,7 @@ def test_known_rates_of_edits_come_back_by_class(label_studio: Server, tmp_path:
 
 @pytest.mark.parametrize("task", list(Task))
 def test_what_the_robot_did_comes_back_whatever_the_task(
-    label_studio: Server,  # noqa: F811
+    label_studio: Server,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     task: Task,
@@ -99,7 +99,7 @@ def test_what_the_robot_did_comes_back_whatever_the_task(
 
 
 def test_the_prediction_that_was_shown_is_compared_and_not_a_newer_one(
-    label_studio: Server,  # noqa: F811
+    label_studio: Server,
     tmp_path: Path,
 ) -> None:
     case = make_case(tmp_path, Task.DETECT, 4, name="newer")
@@ -119,7 +119,7 @@ def test_the_prediction_that_was_shown_is_compared_and_not_a_newer_one(
 
 
 def test_a_skipped_task_counts_beside_and_says_nothing_of_the_suggestion(
-    label_studio: Server,  # noqa: F811
+    label_studio: Server,
     tmp_path: Path,
 ) -> None:
     case = make_case(tmp_path, Task.DETECT, 6, name="skipped")
@@ -129,7 +129,7 @@ def test_a_skipped_task_counts_beside_and_says_nothing_of_the_suggestion(
     assert (cost.answers, cost.times, cost.known, cost.edits) == (0, (), 0, Edits())
 
 
-def test_as_many_people_are_asked_as_must_have_answered(label_studio: Server, tmp_path: Path) -> None:  # noqa: F811
+def test_as_many_people_are_asked_as_must_have_answered(label_studio: Server, tmp_path: Path) -> None:
     case = make_case(tmp_path, Task.DETECT, 2, name="people")
     annotator = robot.build(robot.Options(home=label_studio.home), replace(case.context, people=3))
     annotator.push(case.requests)

@@ -20,13 +20,13 @@ from alpipe.errors import AnnotatorError
 from alpipe.types import ItemState, Task
 from benchmarks import exchange_scenarios
 from tests.faulty_proxy import Choose, Fault, FaultyProxy, Request, faulty_proxy
-from tests.studio_server import Case, label_studio, make_case  # noqa: F401  # a fixture
+from tests.studio_server import Case, make_case
 
 pytestmark = pytest.mark.server
 
 
 @pytest.fixture
-def proxy(label_studio: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyProxy]:  # noqa: F811
+def proxy(label_studio: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyProxy]:
     """Where our requests go; what is looked at afterwards goes to the server itself."""
     monkeypatch.setattr(client, "PAUSES", (0.0, 0.0, 0.0))
     url = httpx.URL(label_studio.url)
@@ -37,7 +37,7 @@ def proxy(label_studio: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fau
 
 
 @pytest.fixture
-def pair(label_studio: Server, proxy: FaultyProxy, tmp_path: Path) -> Iterator[tuple[Case, LabelStudioAnnotator]]:  # noqa: F811
+def pair(label_studio: Server, proxy: FaultyProxy, tmp_path: Path) -> Iterator[tuple[Case, LabelStudioAnnotator]]:
     case = make_case(tmp_path / "case", Task.DETECT, 7, tmp_path.name[:11].replace("_", ""))
     options = labelstudio.Options(files_root=label_studio.files_root, batch=4)
     yield case, labelstudio.build(options, case.context)
@@ -45,7 +45,7 @@ def pair(label_studio: Server, proxy: FaultyProxy, tmp_path: Path) -> Iterator[t
 
 
 @pytest.fixture
-def there(label_studio: Server, pair: tuple[Case, LabelStudioAnnotator]) -> Callable[[], dict[str, list[Any]]]:  # noqa: F811
+def there(label_studio: Server, pair: tuple[Case, LabelStudioAnnotator]) -> Callable[[], dict[str, list[Any]]]:
     """What the server holds, asked without the proxy."""
 
     def look() -> dict[str, list[Any]]:
@@ -134,7 +134,7 @@ def test_predictions_that_came_twice_are_put_in_order(
 
 def test_of_two_tasks_none_that_people_answered_or_began_is_deleted(
     pair: tuple[Case, LabelStudioAnnotator],
-    label_studio: Server,  # noqa: F811
+    label_studio: Server,
     proxy: FaultyProxy,
     there: Callable[[], dict[str, list[Any]]],
 ) -> None:
@@ -159,7 +159,7 @@ def test_of_two_tasks_none_that_people_answered_or_began_is_deleted(
 
 def test_two_pushes_at_once_from_stores_of_their_own_leave_each_task_once(
     pair: tuple[Case, LabelStudioAnnotator],
-    label_studio: Server,  # noqa: F811
+    label_studio: Server,
     proxy: FaultyProxy,
     there: Callable[[], dict[str, list[Any]]],
     tmp_path: Path,
@@ -240,7 +240,7 @@ def test_a_slow_server_is_one_line(
 
 @pytest.mark.slow
 def test_kills_and_faults_at_random_points_leave_nothing_twice_and_nothing_lost(
-    label_studio: Server,  # noqa: F811
+    label_studio: Server,
     tmp_path: Path,
 ) -> None:
     tally = exchange_scenarios.run(label_studio, tmp_path, points=20, items=60, seed=1)

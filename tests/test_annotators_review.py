@@ -31,7 +31,7 @@ from alpipe.types import (
     Task,
 )
 from tests.conftest import MakeProject
-from tests.studio_server import Case, label_studio, make_case, truth_of  # noqa: F401  # a fixture
+from tests.studio_server import Case, make_case, truth_of
 
 pytestmark = pytest.mark.server
 
@@ -72,7 +72,7 @@ def question(case: Case, number: int, key: str) -> Question:
 @pytest.mark.parametrize("task", [Task.DETECT, Task.SEGMENT])
 def test_a_question_is_asked_once_and_the_labels_come_back_as_they_were(
     tmp_path: Path,
-    label_studio: Server,  # noqa: F811
+    label_studio: Server,
     task: Task,
 ) -> None:
     case, annotator = open_case(tmp_path, task, label_studio)
@@ -102,7 +102,7 @@ def test_a_question_is_asked_once_and_the_labels_come_back_as_they_were(
 
 def test_the_tab_shows_what_is_not_answered(
     tmp_path: Path,
-    label_studio: Server,  # noqa: F811
+    label_studio: Server,
 ) -> None:
     case, annotator = open_case(tmp_path, Task.CLASSIFY, label_studio)
     item = next(iter(case.items.values()))
@@ -129,7 +129,7 @@ def test_the_tab_shows_what_is_not_answered(
 
 def test_answers_flow_back_into_labels_and_bank(
     make_project: MakeProject,
-    label_studio: Server,  # noqa: F811
+    label_studio: Server,
 ) -> None:
     project = make_project(
         Task.DETECT,

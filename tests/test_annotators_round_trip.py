@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -21,7 +20,6 @@ from alpipe.plugins import Kind
 from alpipe.protocols import AnnotatorContext, LabelledFile, ReadRequest
 from alpipe.steps import importing
 from alpipe.types import AnswerState, Boxes, ImageClass, Item, LabelRequest, Labels, Masks, Suggestion, Task, is_empty
-from tests.studio_server import label_studio  # noqa: F401  # a fixture
 
 pytestmark = pytest.mark.server
 
@@ -30,20 +28,6 @@ ORIENTATIONS = range(1, 9)
 KINDS = ("boxes", "turned boxes", "brush", "polygon", "choices")
 TASKS = {"boxes": Task.DETECT, "turned boxes": Task.DETECT, "brush": Task.SEGMENT, "polygon": Task.SEGMENT,
          "choices": Task.CLASSIFY}  # fmt: skip
-
-
-@pytest.fixture
-def studio_server(label_studio: Server, monkeypatch: pytest.MonkeyPatch) -> Server:  # noqa: F811
-    for name in ("LABEL_STUDIO_URL", "LABEL_STUDIO_API_KEY"):
-        monkeypatch.delenv(name, raising=False)
-    return label_studio
-
-
-@pytest.fixture
-def api(studio_server: Server) -> Iterator[httpx.Client]:
-    headers = {"Authorization": f"Token {studio_server.token}"}
-    with httpx.Client(base_url=studio_server.url, headers=headers, trust_env=False, timeout=30) as http:
-        yield http
 
 
 def turned_images(folder: Path) -> list[Item]:

@@ -23,24 +23,9 @@ from alpipe.annotators.studio.regions import Region
 from alpipe.annotators.studio.server import Server
 from alpipe.errors import AnnotatorError, DataError
 from alpipe.types import Annotation, AnswerState, Boxes, ImageClass, ItemState, Progress, Pulled, Split, Task
-from tests.studio_server import CLASSES, HEIGHT, WIDTH, Case, label_studio, make_case, suggestion_of  # noqa: F401  # a fixture
+from tests.studio_server import CLASSES, HEIGHT, WIDTH, Case, make_case, suggestion_of
 
 pytestmark = pytest.mark.server
-
-
-@pytest.fixture
-def studio_server(label_studio: Server, monkeypatch: pytest.MonkeyPatch) -> Server:  # noqa: F811
-    for name in ("LABEL_STUDIO_URL", "LABEL_STUDIO_API_KEY"):
-        monkeypatch.delenv(name, raising=False)
-    return label_studio
-
-
-@pytest.fixture
-def api(studio_server: Server) -> Iterator[httpx.Client]:
-    """The server's REST API, as a browser would use it."""
-    headers = {"Authorization": f"Token {studio_server.token}"}
-    with httpx.Client(base_url=studio_server.url, headers=headers, trust_env=False, timeout=30) as http:
-        yield http
 
 
 Make = Callable[..., tuple[Case, LabelStudioAnnotator]]

@@ -10,7 +10,6 @@ from alpipe.steps.labelling import labelling
 from alpipe.steps.summary import round_rows, status
 from alpipe.types import ItemState, Split, Task
 from tests.conftest import MakeProject
-from tests.studio_server import label_studio  # noqa: F401  # the fixture
 
 pytestmark = pytest.mark.server
 
@@ -18,7 +17,7 @@ pytestmark = pytest.mark.server
 @pytest.mark.parametrize("task", list(Task))
 def test_two_rounds_answered_by_the_robot(
     make_project: MakeProject,
-    label_studio: Server,  # noqa: F811
+    label_studio: Server,
     task: Task,
 ) -> None:
     project = make_project(
@@ -39,7 +38,7 @@ def test_two_rounds_answered_by_the_robot(
 
 def test_people_are_waited_for_and_nothing_is_sent_twice(
     make_project: MakeProject,
-    label_studio: Server,  # noqa: F811
+    label_studio: Server,
 ) -> None:
     project = make_project(
         Task.DETECT, name="people", annotator={"name": "labelstudio", "home": str(label_studio.home)}
