@@ -158,7 +158,8 @@ class TrainedLearner(Generic[Opt]):
             raise TrainingError(f"there is no labelled image to train the {design.name} on; label some first")
         setting = Setting(options, context.classes, design.image_size(options, train))
         batch_size = _batch_size(design, setting, compute)
-        steps = options.steps if options.steps != "auto" else design.steps(len(train), batch_size)
+        usual = max(1, round(options.length * design.steps(len(train), batch_size)))
+        steps = usual if options.steps == "auto" else options.steps
         trained = trainer.train(
             lambda: self._fresh(setting, progress),
             design.objective(setting, train, validation, negatives, batch_size, compute.device),

@@ -33,6 +33,7 @@ class RecipeOptions(PluginOptions):
 class FitOptions(RecipeOptions):
     """What every trained learner may be asked for besides."""
 
+    length: float = Field(1.0, gt=0, le=100, description="Factor on auto's steps: 0.5 trains half as long.")
     batch_size: Annotated[int, Field(ge=2)] | Auto = Field(
         "auto", description="Images a step; auto: the learner's usual number, fewer where memory is short."
     )
