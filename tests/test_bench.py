@@ -51,7 +51,16 @@ def test_a_bench_killed_halfway_ends_with_the_same_table_as_one_that_was_not(
     project = make_project(Task.CLASSIFY, images=30)
     wanted, arms = prepared(project)
     said: list[str] = []
-    found = bench.run(project, tmp_path / "whole", wanted, arms, jobs=1, tell=said.append)
+    grown: list[int] = []
+
+    def tell(line: str) -> None:
+        said.append(line)
+        if (results := tmp_path / "whole" / "results.csv").exists():
+            grown.append(len(table.read(results)))
+
+    found = bench.run(project, tmp_path / "whole", wanted, arms, jobs=1, tell=tell)
+    assert grown == sorted(grown)
+    assert len(set(grown)) > 2, "the table grows while the bench runs"
 
     evaluated, original = [], trial.perform
 

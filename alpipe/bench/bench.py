@@ -56,10 +56,15 @@ def run(
     todo = [job for job in planned if not trial.is_done(job)]
     tell(f"{len(planned)} trials, {len(planned) - len(todo)} of them done before; {folder}")
     share = workers.Share(jobs, threads)
+
+    def ended(line: str) -> None:
+        _collect(folder, planned, threads)  # `--summary` shows what there is while it runs
+        tell(line)
+
     try:
-        failures = workers.run_all(todo, share, pool_size=facts.pool, tell=tell, progress=progress) if todo else []
+        failures = workers.run_all(todo, share, pool_size=facts.pool, tell=ended, progress=progress) if todo else []
     except KeyboardInterrupt:
-        _collect(folder, planned, threads)  # `--summary` then shows what there is
+        _collect(folder, planned, threads)
         raise
     if not _collect(folder, planned, threads):
         raise TrainingError(f"no trial came to a result; {failures[0].title}: {failures[0].reason}")
