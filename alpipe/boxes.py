@@ -56,8 +56,8 @@ def iou(a: FloatArray, b: FloatArray) -> FloatArray:
         for _ in _blocks(a, b, overlap):
             pass
         return overlap
-    # memory of np.zeros is asked for in huge pages, for which Linux moves others about while we wait: of 800 MB
-    # that took eight times as long as all the arithmetic, where memory was in pieces
+    # NumPy would ask for huge pages: where memory is in pieces Linux moves others about to make them, for longer than
+    # all the arithmetic takes
     overlap = np.frombuffer(bytearray(len(a) * len(b) * dtype.itemsize), dtype).reshape(shape)
     for rows, columns in _near(a, b):
         for some, others, block in _blocks(a[rows], b[columns]):
