@@ -50,14 +50,18 @@ def iou(a: FloatArray, b: FloatArray) -> FloatArray:
 
     float32, or float64 where boxes of either side are float64.
     """
-    overlap: FloatArray = np.zeros((len(a), len(b)), _dtype(a, b))
-    if overlap.size < SORTED_FROM:
+    shape, dtype = (len(a), len(b)), _dtype(a, b)
+    if len(a) * len(b) < SORTED_FROM:
+        overlap: FloatArray = np.empty(shape, dtype)
         for _ in _blocks(a, b, overlap):
             pass
         return overlap
+    # NumPy would ask for huge pages: where memory is in pieces Linux moves others about to make them, for longer than
+    # all the arithmetic takes
+    overlap = np.frombuffer(bytearray(len(a) * len(b) * dtype.itemsize), dtype).reshape(shape)
     for rows, columns in _near(a, b):
         for some, others, block in _blocks(a[rows], b[columns]):
-            row, column = np.nonzero(block)
+            row, column = np.nonzero(block != 0)  # of truth values it is quicker
             overlap[rows[some][row], columns[others][column]] = block[row, column]
     return overlap
 

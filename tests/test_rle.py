@@ -104,3 +104,16 @@ def test_masks_that_cannot_be_compared_are_refused():
         rle.iou([encoded], [rle.encode(np.ones((6, 5), np.uint8))])
     with pytest.raises(DataError, match="damaged"):
         rle.iou([encoded], [encoded._replace(counts="5")])
+
+
+@given(st.lists(st.sampled_from(["0", "1", "2", "4", "8", "D", "N", "O", "o", "\x7f", "X1"]), max_size=6).map("".join))
+def test_one_damaged_mask_among_others_is_found_just_where_it_would_be_alone(counts):
+    good, odd = rle.encode(np.eye(4, 6, dtype=np.uint8)), Rle(4, 6, counts)
+    try:
+        expected = rle.decode(odd)
+    except DataError:
+        with pytest.raises(DataError, match="damaged"):
+            rle.iou([good, odd], [good])
+    else:
+        own = float(rle.iou([good, odd, good], [odd])[1, 0])
+        assert own == (1 if expected.any() else 0)

@@ -159,6 +159,9 @@ def test_the_command_lists_draws_and_refuses(
     assert f"{len(rows)} of {len(rows)} regions drawn" in drawn.out
     with Image.open(sheet) as image:
         assert image.width > 1000
+    table = tmp_path / "table.csv"
+    alpipe("-C", root, "pool", "hard-negatives", "--csv", table, "--limit", 1)
+    assert len(table.read_text(encoding="utf-8").splitlines()) == 1 + len(rows)
     assert json.loads(alpipe("-C", root, "pool", "hard-negatives", "--json", "--class", "4").out) == []
     for arguments, fault in (
         (("pool", "hard-negatives", "--class", "cat"), "unknown class 'cat'"),

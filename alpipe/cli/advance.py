@@ -6,6 +6,9 @@ from pathlib import Path
 
 import typer
 
+from alpipe.cli.mine import EPILOG as MINE_EPILOG
+from alpipe.cli.mine import mine
+
 STEP_HELP = {
     "train": "Train on everything labelled so far, without waiting for open answers.",
     "evaluate": "Evaluate the latest model on the hold-out.",
@@ -21,7 +24,7 @@ def register(app: typer.Typer) -> None:
     app.command()(pull)
     for name, text in STEP_HELP.items():
         app.command(name, help=f"{text} (One step of `alpipe run`.)")(_step_command(name))
-    app.command()(mine)
+    app.command(epilog=MINE_EPILOG)(mine)
     app.command()(serve)
 
 
@@ -86,29 +89,6 @@ def pull(
 
     with Project.open(context.obj) as project, progress() as show:
         say(single(project, "pull", show, **({"accept_deletions": True} if accept_deletions else {})))
-
-
-def mine(
-    context: typer.Context,
-    model: str | None = typer.Option(None, help="Name of a model, as `alpipe status` shows it; default: the round's."),
-    round_: int | None = typer.Option(
-        None, "--round", min=0, help="Round under which it is filed, in place of what it mined; default: the model's."
-    ),
-) -> None:
-    """Mine hard negatives on the labelled images of the pool. (Without options one step of `alpipe run`.)
-
-    Example: alpipe mine --model r003-1f2e3d4c   (may be repeated: the same model and labels give the same bank)
-    """
-    from alpipe.cli.display import progress, say
-    from alpipe.loop import single
-    from alpipe.project import Project
-    from alpipe.steps.mining import mine_again
-
-    with Project.open(context.obj) as project, progress() as show:
-        if model is None and round_ is None:
-            say(single(project, "mine", show))
-        else:
-            say(mine_again(project, round_, model, show))
 
 
 def serve(

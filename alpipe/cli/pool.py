@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from alpipe.cli.negatives import hard_negatives
 from alpipe.cli.questions import questions
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from alpipe.types import Item
 
 app = typer.Typer(help="Inspect the pool: what is in it, in which state, and what is hardest.", no_args_is_help=True)
+app.command("hard-negatives")(hard_negatives)
 app.command()(questions)
 
 JSON = typer.Option(False, "--json", help="Print JSON, for scripts.")
@@ -161,55 +163,6 @@ def gallery(
     with Project.open(context.obj) as project:
         items = _chosen(project, state, holdout)[:limit]
         say(f"{len(items)} images drawn in {write_gallery(project, output, items)}")
-
-
-@app.command("hard-negatives")
-def hard_negatives(
-    context: typer.Context,
-    round_: int | None = typer.Option(None, "--round", min=0, help="Only those that this round found."),
-    class_: str | None = typer.Option(None, "--class", help="Only those taken for this class."),
-    state: str | None = typer.Option(
-        None, help="Only this state: hard, easy, question, confirmed, object, stale. Default: all but easy and stale."
-    ),
-    limit: int = typer.Option(50, min=0, help="At most so many in the table; 0 for all."),
-    json: bool = JSON,
-    sheet: Path | None = typer.Option(None, help="PNG file to draw them in, by round and class."),
-) -> None:
-    """List the bank of hard negatives: what models took for objects on labelled images, the surest first.
-
-    Example: alpipe pool hard-negatives --round 3 --sheet round3.png
-    """
-    from alpipe.cli.display import as_json, say, table
-    from alpipe.errors import ConfigError
-    from alpipe.project import Project
-    from alpipe.steps import bank
-    from alpipe.types import NegativeState
-
-    if state is not None and state not in list(NegativeState):
-        raise ConfigError(f"unknown state {state!r}; the states are {', '.join(NegativeState)}")
-    gone = (NegativeState.EASY, NegativeState.STALE)
-    states = [each for each in NegativeState if each not in gone] if state is None else [NegativeState(state)]
-    with Project.open(context.obj) as project:
-        if class_ is not None and class_ not in project.classes:
-            raise ConfigError(f"unknown class {class_!r}; the labels are {', '.join(project.classes)}")
-        entries = project.store.negatives.entries(states=states, round_=round_, name=class_)
-        entries.sort(key=lambda entry: (-entry.negative.score, entry.key))
-        rows = bank.rows(entries, bank.items_of(project, entries))
-        drawn = None if sheet is None else bank.write_sheet(project, entries, sheet)
-    if json:
-        as_json(rows)
-        return
-    shown = rows[: limit or None]
-    table(
-        [
-            {name: row[name] for name in ("key", "round", "class", "score", "now", "iou", "state", "file")}
-            for row in shown
-        ]
-    )
-    if len(shown) < len(rows):
-        say(f"{len(shown)} of {len(rows)}; --limit 0 shows all")
-    if drawn is not None:
-        say(f"{drawn} of {len(rows)} regions drawn in {sheet}")
 
 
 def _show_labelling(facts: dict[str, Any]) -> None:

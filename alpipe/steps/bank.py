@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,8 +23,12 @@ MOST_PICTURES = 24
 
 SHOWN = (NegativeState.HARD, NegativeState.CONFIRMED)
 
+BEFORE, SIDES = ("key", "round", "class", "score", "now", "iou", "state"), ("x1", "y1", "x2", "y2")
+AFTER = ("model", "reason", "settled_by", "item", "file")
+"""Columns of the CSV: those before the box, its sides, and those after it."""
 
-def rows(entries: Sequence[BankEntry], items: dict[str, Item]) -> list[dict[str, Any]]:
+
+def rows(entries: Sequence[BankEntry], items: Mapping[str, Item]) -> list[dict[str, Any]]:
     """A row an entry, as plain values."""
     return [
         {
@@ -50,11 +56,11 @@ def items_of(project: Project, entries: Sequence[BankEntry]) -> dict[str, Item]:
     return {item.key: item for item in project.store.items.list(keys=keys)}
 
 
-def write_sheet(project: Project, entries: Sequence[BankEntry], path: Path) -> int:
+def write_sheet(entries: Sequence[BankEntry], items: Mapping[str, Item], classes: Sequence[str], path: Path) -> int:
     """Draws the entries by round and class, the surest of each first, as one PNG; returns how many. Images that cannot
-    be read leave a grey square. Raises DataError where the file cannot be written.
+    be read, or are not among the ``items`` by key, leave a grey square. Raises DataError where the file cannot be
+    written.
     """
-    items = items_of(project, entries)
     read: dict[str, ByteArray | None] = {}
     groups: dict[tuple[int, str], list[BankEntry]] = {}
     for entry in sorted(entries, key=_by_score)[:MOST]:
@@ -62,7 +68,7 @@ def write_sheet(project: Project, entries: Sequence[BankEntry], path: Path) -> i
     counts = Counter((entry.round, entry.negative.name) for entry in entries)
     made = []
     for (round_, name), some in sorted(groups.items()):
-        colour = draw.colour_of(name, project.classes)
+        colour = draw.colour_of(name, classes)
         crops = []
         for entry in some:
             item = items.get(entry.negative.item_key)
@@ -72,12 +78,20 @@ def write_sheet(project: Project, entries: Sequence[BankEntry], path: Path) -> i
             image = None if item is None else read[item.key]
             crops.append(Crop(image, entry.negative.box, f"{entry.negative.score:.2f}{state}", colour))
         made.append(Group(f"round {round_} · {name} · {counts[round_, name]}", tuple(crops)))
-    try:
+    with _stated(path, "--sheet"):
         path.write_bytes(sheet(made))
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise DataError(f"{path} cannot be written: {reason}; choose another file with --sheet") from error
     return sum(len(group.crops) for group in made)
+
+
+def write_csv(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """What ``rows`` gives as a table, the box as x1, y1, x2, y2. Replaces the file. Raises DataError where it cannot be
+    written.
+    """
+    with _stated(path, "--csv"), path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as stream:
+        writer = csv.writer(stream)
+        writer.writerow((*BEFORE, *SIDES, *AFTER))
+        for row in rows:
+            writer.writerow([*(row[name] for name in BEFORE), *row["box"], *(row[name] for name in AFTER)])
 
 
 def negative_galleries(project: Project) -> tuple[Gallery, ...]:
@@ -127,6 +141,16 @@ def _picture(project: Project, item: Item, entry: BankEntry, read: dict[str, Byt
     if isinstance(image, AlpipeError):
         return replace(picture, problem=f"cannot be shown: {str(image).removeprefix(f'{item.uri}: ')}")
     return replace(picture, thumbnail=draw.crop(image, negative.box, negative.name, negative.score, project.classes))
+
+
+@contextmanager
+def _stated(path: Path, option: str) -> Iterator[None]:
+    """A file that cannot be written is a stated failure."""
+    try:
+        yield
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise DataError(f"{path} cannot be written: {reason}; choose another file with {option}") from error
 
 
 def _read(item: Item) -> ByteArray | None:

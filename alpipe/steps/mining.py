@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from alpipe.errors import DataError
 from alpipe.pool.store import Round
 from alpipe.project import Project, mining_options
-from alpipe.protocols import ProgressCallback, no_progress
+from alpipe.protocols import Model, ProgressCallback, no_progress
 from alpipe.steps import review
 from alpipe.steps.models import counted
 from alpipe.steps.outcome import Done, Outcome
-from alpipe.types import NegativeState, Split
+from alpipe.types import BankEntry, Example, Item, Negative, NegativeState, Prediction, Split
+
+if TYPE_CHECKING:
+    from alpipe.mining.hard import Mined
+    from alpipe.mining.options import MiningOptions
 
 
 def mine(project: Project, round_: Round, progress: ProgressCallback) -> Outcome:
@@ -29,35 +34,23 @@ def mine_with(project: Project, round_: int, model: str, progress: ProgressCallb
     the counts for the ledger. Only labelled images of the pool are looked at. The bank is written at the end, in one
     transaction, and depends on the bank of before the round, the model and the labels alone.
     """
-    from alpipe.mining.guard import doubtful
-    from alpipe.mining.hard import MiningOptions
-    from alpipe.mining.hard import mine as hard_negatives
     from alpipe.mining.label_errors import LabelErrors
+    from alpipe.mining.options import MiningOptions
 
     options: MiningOptions = mining_options(project.config) or MiningOptions()
     truths = {example.item.key: example for example in project.store.annotations.examples(Split.POOL)}
     if not truths:
         raise DataError("no image of the pool is labelled: there is nothing to mine on")
-    net, items = project.model(model), [example.item for example in truths.values()]
-    bank = project.store.negatives.before(round_)
     doubted = LabelErrors(truths, project.classes)
-    mined = hard_negatives(
-        project.config.task,
-        doubted.watch(counted(net.predict(items), len(items), "mining", progress)),
+    mined, doubts = find(
+        project,
+        project.model(model),
         truths,
-        project.classes,
         options,
-        bank,
-        round_,
-    )
-    doubts = doubtful(
-        project.config.task,
-        mined.new,
-        truths,
-        lambda views: counted(net.predict(views), len(views), "looking again at doubtful ones", progress),
-        project.classes,
-        options,
-        options.guard_view or _view(project),
+        progress,
+        bank=project.store.negatives.before(round_),
+        round_=round_,
+        watch=doubted.watch,
     )
     new = [negative for negative in mined.new if negative not in doubts]
     asked = dict(list(doubts.items())[: options.questions])
@@ -80,6 +73,41 @@ def mine_with(project: Project, round_: int, model: str, progress: ProgressCallb
         "unasked": len(doubts) - len(asked),
         "bank": states[NegativeState.HARD] + states[NegativeState.CONFIRMED],
     }
+
+
+def find(
+    project: Project,
+    net: Model,
+    truths: Mapping[str, Example],
+    options: MiningOptions,
+    progress: ProgressCallback,
+    *,
+    bank: Sequence[BankEntry] = (),
+    round_: int = 0,
+    watch: Callable[[Iterator[Prediction]], Iterator[Prediction]] = iter,
+) -> tuple[Mined, dict[Negative, str]]:
+    """What a model takes for objects on labelled images, and those of it that may be objects that nobody marked, with
+    the reason; writes nothing. ``truths`` are the images by key, ``watch`` sees each prediction as it passes.
+    """
+    from alpipe.mining.guard import doubtful
+    from alpipe.mining.hard import mine as hard_negatives
+
+    def predict(items: Sequence[Item], stage: str) -> Iterator[Prediction]:
+        return counted(net.predict(items), len(items), stage, progress)
+
+    task, classes = project.config.task, project.classes
+    predictions = predict([example.item for example in truths.values()], "mining")
+    mined = hard_negatives(task, watch(predictions), truths, classes, options, bank, round_)
+    doubts = doubtful(
+        task,
+        mined.new,
+        truths,
+        lambda views: predict(views, "looking again at doubtful ones"),
+        classes,
+        options,
+        options.guard_view or _view(project),
+    )
+    return mined, doubts
 
 
 def mine_again(
