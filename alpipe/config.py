@@ -16,6 +16,10 @@ FILE = "alpipe.yaml"
 
 DEFAULT_LEARNER = {Task.CLASSIFY: "cnn", Task.DETECT: "detector", Task.SEGMENT: "unetpp"}
 
+DEFAULT_STRATEGY = {Task.CLASSIFY: "margin", Task.DETECT: "entropy", Task.SEGMENT: "entropy"}
+DEFAULT_PARTNER = {Task.CLASSIFY: "herding"}
+"""What chooses where no strategy is named: what saved most labels in the project's own bench (docs/benchmarks.md)."""
+
 
 class Choice(BaseModel):
     """A plug-in by name, with its options beside the name. A bare name is enough where the defaults will do."""
@@ -92,7 +96,7 @@ class Config(BaseModel):
         default_factory=dict, description="Options of the autoencoder: for pretraining, novelty, and embeddings: vae."
     )
     embeddings: Literal["model", "vae"] = Field("model", description="Whose embeddings a strategy measures.")
-    strategy: Choice = Choice(name="entropy")
+    strategy: Choice
     cold_start: Choice = Field(Choice(name="random"), description="How the first batch is chosen, without a model.")
     batch_with: dict[str, Any] = Field(
         default_factory=dict, description="How a batch is made of scores: near_duplicates, noise, partner, spread."
@@ -109,9 +113,13 @@ class Config(BaseModel):
         if not isinstance(values, dict):
             return values
         values = dict(values)
+        task = Task(values["task"]) if values.get("task") in list(Task) else Task.DETECT
         if values.get("learner") is None:
-            task = values.get("task")
-            values["learner"] = DEFAULT_LEARNER[Task(task)] if task in list(Task) else "detector"
+            values["learner"] = DEFAULT_LEARNER[task]
+        if values.get("strategy") is None:
+            values["strategy"] = DEFAULT_STRATEGY[task]
+            if task in DEFAULT_PARTNER and isinstance(batch_with := values.get("batch_with") or {}, dict):
+                values["batch_with"] = {"partner": DEFAULT_PARTNER[task], **batch_with}
         for kind in ("learner", "strategy", "cold_start", "annotator"):
             if isinstance(values.get(kind), str):
                 values[kind] = {"name": values[kind]}

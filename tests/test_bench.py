@@ -189,6 +189,14 @@ def test_random_arms_stand_beside_an_arm_with_a_partner(config: Config) -> None:
     assert [arm.name for arm in arms] == ["herded", "random", "balanced_random", plan.FULL]
 
 
+def test_an_arm_that_names_a_strategy_does_not_inherit_the_partner_of_the_projects_strategy(config: Config) -> None:
+    base = config.model_copy(update={"batch_with": {"partner": "herding", "near_duplicates": 4}})
+    asked = {"arms": {"own": {}, "other": {"strategy": "badge"}}, "random": False, "full": False}
+    configs = {arm.name: arm.config(0) for arm in plan.arms_of(plan.parse(asked, ""), base)}
+    assert configs["own"].batch_with == {"partner": "herding", "near_duplicates": 4, "spread": False}
+    assert configs["other"].batch_with == {"near_duplicates": 4, "spread": False}
+
+
 @pytest.mark.parametrize(
     ("values", "said"),
     [

@@ -36,6 +36,17 @@ def test_the_commented_example_has_every_setting() -> None:
     assert all(f"{name}:" in text for name in Config.model_fields)
 
 
+def test_a_classifier_chooses_by_margin_and_herding_unless_a_strategy_is_named() -> None:
+    plain = {"name": "signs", "task": "classify", "labels": ["a", "b"]}
+    own = configuration.parse(plain | {"batch_with": {"near_duplicates": 4}}, "own")
+    assert (own.strategy.name, own.batch_with) == ("margin", {"partner": "herding", "near_duplicates": 4})
+    assert configuration.parse(plain | {"batch_with": {"partner": "top"}}, "other partner").batch_with == {
+        "partner": "top"
+    }
+    assert configuration.parse(plain | {"strategy": "badge"}, "named").batch_with == {}
+    assert configuration.parse(yaml.safe_load(configuration.text(own)), "written").batch_with == own.batch_with
+
+
 def test_each_task_has_a_default_learner() -> None:
     assert {made(task=str(task)).learner.name for task in Task} == {"cnn", "detector", "unetpp"}
 

@@ -166,17 +166,23 @@ def _values(base: Config, plan: Plan, changes: Settings) -> Settings:
         "holdout": {"share": 0.0, "labels": 0},
         "annotator": {"name": "oracle", "seconds": plan.seconds.model_dump()},
         "store": None,
-        "batch_with": _unspread(values.get("batch_with"), plan.settings | changes),
+        "batch_with": _batch_with(values.get("batch_with"), plan.settings | changes),
     }
     whole: Settings = configuration.parse(values, "arm").model_dump(mode="json")
     return whole
 
 
-def _unspread(batch_with: Any, said: Settings) -> Any:
-    """How batches are made; spread over groups only where the plan says so, since that would bend a random arm too."""
+def _batch_with(batch_with: Any, said: Settings) -> Any:
+    """How batches are made. Spread over groups only where the plan says so, since that would bend a random arm too;
+    and the project's partner is its strategy's: an arm that names a strategy names its partner, or has none.
+    """
     if not isinstance(batch_with or {}, dict):
         return batch_with
-    return batch_with if "spread" in (said.get("batch_with") or {}) else {**(batch_with or {}), "spread": False}
+    own = said.get("batch_with") or {}
+    made = dict(batch_with or {})
+    if "strategy" in said and "partner" not in own:
+        made.pop("partner", None)
+    return made if "spread" in own else {**made, "spread": False}
 
 
 def _check_keys(what: str, changes: Any) -> None:

@@ -20,6 +20,9 @@ EPILOG = """Examples: [bold]alpipe -C cells bench --strategies entropy,margin --
 [bold]alpipe bench --data ~/BCCD --format voc --task detect --labels RBC,WBC,Platelets --test-subset test[/] ·
 [bold]alpipe bench --summary cells/bench[/]. Stopped or killed, the same command goes on. See docs/bench.md."""
 
+OWN = "as configured"
+"""The arm of a bench that names none: what the project's alpipe.yaml says."""
+
 
 def register(app: typer.Typer) -> None:
     """Adds the command."""
@@ -28,7 +31,9 @@ def register(app: typer.Typer) -> None:
 
 def bench(
     context: typer.Context,
-    strategies: str | None = typer.Option(None, help="An arm for each, with commas between; see `alpipe plugins`."),
+    strategies: str | None = typer.Option(
+        None, help="An arm for each, commas between; default: the project's own."
+    ),
     arms: Path | None = typer.Option(None, help="YAML file of arms: any settings of alpipe.yaml that differ."),
     seeds: int | None = typer.Option(None, help="Repetitions, paired over the arms; 5, and 10 for a claim."),
     start: int | None = typer.Option(None, help="Images labelled at the start, the same for all arms of a seed; 12."),
@@ -137,7 +142,7 @@ def _plan(arms: Path | None, strategies: str | None, learner: str | None, given:
         named = {name.strip(): {"strategy": name.strip()} for name in strategies.split(",") if name.strip()}
         values["arms"] = {**(values.get("arms") or {}), **named}
     elif arms is None:
-        values["arms"] = {"entropy": {"strategy": "entropy"}}
+        values["arms"] = {OWN: {}}
     if learner is not None:
         values["settings"] = {**(values.get("settings") or {}), "learner": learner}
     return plan.parse(values, str(arms) if arms is not None else "bench")
