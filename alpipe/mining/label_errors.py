@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import cv2
@@ -93,12 +93,16 @@ class LabelErrors:
         self._found: list[Found] = []
         self._support: dict[str, list[float]] = defaultdict(list)
 
-    def watch(self, predictions: Iterable[Prediction]) -> Iterator[Prediction]:
-        """The same predictions, looked at on their way."""
+    def watch(self, predictions: Iterable[Prediction], never_shown: Collection[str] = ()) -> Iterator[Prediction]:
+        """The same predictions, looked at on their way. Labels of classes that the model was ``never_shown`` an example
+        of are not judged. Streams of several models, each of other images, may be watched one after another.
+        """
         for prediction in predictions:
             example = self._truths.get(prediction.item_key)
             if example is not None:
                 for found in self._look(prediction, example):
+                    if found.given in never_shown:
+                        continue
                     self._support[found.given].append(found.support)
                     self._found.append(found)
             yield prediction

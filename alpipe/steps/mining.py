@@ -11,7 +11,7 @@ from alpipe.protocols import ProgressCallback, no_progress
 from alpipe.steps import review
 from alpipe.steps.models import counted
 from alpipe.steps.outcome import Done, Outcome
-from alpipe.types import NegativeState, Split
+from alpipe.types import OUT_OF_SAMPLE, NegativeState, Split
 
 
 def mine(project: Project, round_: Round, progress: ProgressCallback) -> Outcome:
@@ -71,7 +71,7 @@ def mine_with(project: Project, round_: int, model: str, progress: ProgressCallb
         still_hard=mined.still_hard,
         evicted=mined.evicted,
     )
-    review.file(project, truths, doubted.questions(round_, model))
+    review.file(project, truths, doubted.questions(round_, model), spare=OUT_OF_SAMPLE)
     states = store.counts()
     return {
         "mined": len(new),
