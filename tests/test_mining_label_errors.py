@@ -117,3 +117,13 @@ def test_the_same_doubt_has_the_same_key_whichever_model_has_it() -> None:
     first, second = (doubted([*good, boxes("x", [(20, "cat")], [(0, "dog", score)])]) for score in (0.3, 0.6))
     assert [one.key for one in first] == [one.key for one in second]
     assert len(first) == 1
+
+
+def test_a_model_that_was_never_shown_a_class_does_not_judge_its_labels() -> None:
+    pairs = [image(f"c{n}", "cat", 0.9) for n in range(4)] + [image("x", "dog", 0.99)]
+    truths = {seen.item_key: Example(Item(seen.item_key, "/x.png", SIZE, SIZE), labels) for labels, seen in pairs}
+    for never, asked in (((), 1), (("dog",), 0)):
+        errors = LabelErrors(truths, CLASSES)
+        for _ in errors.watch((seen for _, seen in pairs), never):
+            pass
+        assert len(errors.questions(2, "m")) == asked

@@ -16,8 +16,8 @@ import numpy as np
 
 from alpipe import boxes
 from alpipe.mining.findings import findings
-from alpipe.mining.label_errors import DOUBT, MIN_AREA, NEAR, SAME_OBJECT, key_of
-from alpipe.types import Example, Negative, Prediction, Question, QuestionKind, Task
+from alpipe.mining.label_errors import DOUBT, MIN_AREA, NEAR, SAME_OBJECT, Box, key_of
+from alpipe.types import Example, FloatArray, Negative, Prediction, Question, QuestionKind, Task
 
 
 class Overlooked:
@@ -32,7 +32,7 @@ class Overlooked:
         self._task = task
         self._truths = truths
         self._classes = classes
-        self._known: dict[str, list[tuple[float, float, float, float]]] = defaultdict(list)
+        self._known: dict[str, list[Box]] = defaultdict(list)
         for region in known:
             self._known[region.item_key].append(region.box)
         self._found: list[Negative] = []
@@ -47,16 +47,22 @@ class Overlooked:
             yield prediction
 
     def questions(self, round_: int, model: str) -> list[Question]:
-        """What nobody marked, the surest first."""
+        """What nobody marked, the surest first; a place once, by its likeliest class."""
         means = {name: float(np.mean(scores)) for name, scores in self._sure.items()}
         sure = [one for one in self._found if one.score >= means.get(one.name, 1.0)]
-        return [self._question(one, round_, model) for one in sorted(sure, key=lambda one: (-one.score, one.item_key))]
+        kept: list[Negative] = []
+        places: dict[str, list[Box]] = defaultdict(list)
+        for one in sorted(sure, key=lambda one: (-one.score, one.item_key, one.box)):
+            same = places[one.item_key]
+            if not same or boxes.best(_rows([one.box]), _rows(same)).iou[0] < SAME_OBJECT:
+                same.append(one.box)
+                kept.append(one)
+        return [self._question(one, round_, model) for one in kept]
 
     def _look(self, prediction: Prediction, example: Example) -> None:
         found = findings(self._task, prediction, example, self._classes, MIN_AREA)
-        key, asked = example.item.key, self._known.get(example.item.key)
-        places = np.array(asked or [], np.float32).reshape(-1, 4)
-        again = boxes.best(found.xyxy, places).iou if len(places) else np.zeros(len(found.scores), np.float32)
+        key = example.item.key
+        again = boxes.best(found.xyxy, _rows(self._known.get(key, []))).iou
         for row, score, index, iou, covered, twice in zip(
             found.xyxy.tolist(),
             found.scores.tolist(),
@@ -86,3 +92,7 @@ class Overlooked:
             model=model,
             reason=f"nothing is labelled here, but the model sees {found.name} ({found.score:.2f})",
         )
+
+
+def _rows(places: Sequence[Box]) -> FloatArray:
+    return np.array(places, np.float32).reshape(-1, 4)
