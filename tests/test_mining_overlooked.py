@@ -47,34 +47,38 @@ def boxes(key: str, labelled: Sequence[float], seen: Sequence[tuple[float, str, 
     return Boxes(xyxy, ("cat",) * len(labelled)), BoxPrediction(key, found, scores, probs, index)
 
 
-GOOD = [boxes(f"g{at}", [0], [(1, "cat", 0.8)]) for at in range(3)]
+GOOD = [boxes(f"g{at}", [0], [(1, "cat", 0.8)]) for at in range(30)]
 
 
 def test_what_is_seen_as_surely_as_true_objects_and_lies_on_no_label() -> None:
-    [question] = asked([*GOOD, boxes("x", [0], [(0, "cat", 0.8), (40, "cat", 0.9), (60, "cat", 0.7)])])
+    [question] = asked([*GOOD, boxes("x", [0], [(3, "cat", 0.8), (40, "cat", 0.7)])])
     assert (question.item.key, question.kind, question.given, question.proposed) == (
         "x", QuestionKind.MISSED, None, "cat",
     )  # fmt: skip
     assert question.box == (40, 0, 50, 10)
-    assert question.score == np.float32(0.9)
+    assert question.score == 1.0, "all that is as sure is labelled"
 
 
-def test_a_model_that_finds_no_true_object_of_a_class_has_no_say_in_it() -> None:
-    assert asked([*GOOD, boxes("x", [0], [(40, "dog", 0.99)])]) == []
+def test_only_the_order_of_scores_counts() -> None:
+    faint = [boxes(f"f{at}", [0], [(0, "cat", 0.08)]) for at in range(30)]
+    assert len(asked([*faint, boxes("x", [], [(40, "cat", 0.09)])])) == 1
 
 
-def test_a_model_that_is_never_sure_sees_nothing_that_was_overlooked() -> None:
-    weak = [boxes(f"w{at}", [0], [(0, "cat", 0.3)]) for at in range(3)]
-    assert asked([*weak, boxes("x", [], [(40, "cat", 0.45)])]) == []
+def test_nothing_is_asked_where_most_of_what_is_as_sure_lies_on_no_label() -> None:
+    sure = [boxes(f"s{at}", [], [(40, "cat", 0.9)]) for at in range(5)]
+    dreams = [boxes(f"d{at}", [], [(40, "cat", 0.2 + at / 1000)]) for at in range(200)]
+    found = asked([*GOOD, *sure, *dreams])
+    assert {one.item.key for one in found} == {seen.item_key for _, seen in sure}
+    assert {one.score for one in found} == {1 / at for at in range(1, 6)}
+    assert asked(dreams) == []
 
 
 def test_a_place_is_asked_about_once_and_not_where_it_was_asked_about_before() -> None:
-    dogs = [boxes(f"d{at}", [0], [(0, "dog", 0.8)]) for at in range(3)]
     twice = boxes("x", [], [(40, "cat", 0.9), (41, "dog", 0.95)])
-    [question] = asked([*GOOD, *dogs, twice])
-    assert question.proposed == "dog"
-    assert asked([*GOOD, *dogs, twice], [Negative("x", (42, 0, 52, 10), "cat", 0.5, 0.0)]) == []
-    assert asked([*GOOD, *dogs, twice], [Negative("y", (42, 0, 52, 10), "cat", 0.5, 0.0)]) != [], "another image"
+    [question] = asked([*GOOD, twice])
+    assert question.proposed == "dog", "the surer one"
+    assert asked([*GOOD, twice], [Negative("x", (42, 0, 52, 10), "cat", 0.5, 0.0)]) == []
+    assert asked([*GOOD, twice], [Negative("y", (42, 0, 52, 10), "cat", 0.5, 0.0)]) != [], "another image"
 
 
 def test_of_a_map_a_region_that_lies_on_no_mask() -> None:

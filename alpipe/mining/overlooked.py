@@ -1,8 +1,10 @@
 """Objects that nobody marked, as models see them that were not trained on the image.
 
-A finding (a predicted box; of a map a connected region) that lies on no label of any class, by less than 0.3, is one
-where its score is 0.5 or more and not below the mean score of what was found on true objects of its class: a model that
-is sure of everything has to be surer than that. The score is the finding's.
+Of what a model finds at a place (a predicted box; of a map a connected region) the surest counts. It is labelled if it
+has an IoU of 0.5 or more with a label, of whatever class, and on none if labels cover less than 0.3 of it (of boxes:
+IoU). In the order of their scores, one on none is a question where half or more of the 50 next to it are labelled: who
+is so sure is mostly right. Its own score is the share of labelled ones, itself counted, among all that were found as
+surely or more. So nothing depends on how high a learner's scores are, only on their order.
 
 Tkachenko, Thyagarajan & Mueller 2023, ObjectLab: Automated Diagnosis of Mislabeled Images in Object Detection Data.
 """
@@ -11,6 +13,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,6 +21,20 @@ from alpipe import boxes
 from alpipe.mining.findings import findings
 from alpipe.mining.label_errors import DOUBT, MIN_AREA, NEAR, SAME_OBJECT, Box, key_of
 from alpipe.types import Example, FloatArray, Negative, Prediction, Question, QuestionKind, Task
+
+NEIGHBOURS = 25
+"""So many places that were found a little more surely, and as many a little less, tell how far to trust a score."""
+
+
+class Found(NamedTuple):
+    """What was found at a place: the surest class, whether a label is there, and whether it was asked about before."""
+
+    key: str
+    box: Box
+    name: str
+    score: float
+    labelled: bool
+    known: bool
 
 
 class Overlooked:
@@ -35,59 +52,52 @@ class Overlooked:
         self._known: dict[str, list[Box]] = defaultdict(list)
         for region in known:
             self._known[region.item_key].append(region.box)
-        self._found: list[Negative] = []
-        self._sure: dict[str, list[float]] = defaultdict(list)
+        self._found: list[Found] = []
 
     def watch(self, predictions: Iterable[Prediction]) -> Iterator[Prediction]:
         """The same predictions, looked at on their way."""
         for prediction in predictions:
             example = self._truths.get(prediction.item_key)
             if example is not None and self._task is not Task.CLASSIFY:
-                self._look(prediction, example)
+                self._found += self._look(prediction, example)
             yield prediction
 
     def questions(self, round_: int, model: str) -> list[Question]:
-        """What nobody marked, the surest first; a place once, by its likeliest class."""
-        means = {name: float(np.mean(scores)) for name, scores in self._sure.items()}
-        sure = [one for one in self._found if one.score >= means.get(one.name, 1.0)]
-        kept: list[Negative] = []
-        places: dict[str, list[Box]] = defaultdict(list)
-        for one in sorted(sure, key=lambda one: (-one.score, one.item_key, one.box)):
-            same = places[one.item_key]
-            if not same or boxes.best(_rows([one.box]), _rows(same)).iou[0] < SAME_OBJECT:
-                same.append(one.box)
-                kept.append(one)
-        return [self._question(one, round_, model) for one in kept]
+        """What nobody marked, the surest first."""
+        ranked = sorted(self._found, key=lambda found: (-found.score, found.key, found.box))
+        labelled = np.cumsum([0, *(found.labelled for found in ranked)])
+        asked = []
+        for at, found in enumerate(ranked):
+            first, last = max(0, at - NEIGHBOURS), min(len(ranked), at + NEIGHBOURS + 1)
+            near = (labelled[last] - labelled[first]) / (last - first)
+            if near >= DOUBT and not found.labelled and not found.known:
+                asked.append(self._question(found, float(labelled[at] + 1) / (at + 1), round_, model))
+        return sorted(asked, key=lambda question: (-question.score, question.key))
 
-    def _look(self, prediction: Prediction, example: Example) -> None:
-        found = findings(self._task, prediction, example, self._classes, MIN_AREA)
-        key = example.item.key
-        again = boxes.best(found.xyxy, _rows(self._known.get(key, []))).iou
-        for row, score, index, iou, covered, twice in zip(
-            found.xyxy.tolist(),
-            found.scores.tolist(),
-            found.class_index.tolist(),
-            found.iou,
-            found.covered,
-            again,
-            strict=True,
-        ):
-            name = self._classes[index]
-            if iou >= SAME_OBJECT:
-                self._sure[name].append(score)
-            elif covered < NEAR and score >= DOUBT and twice < SAME_OBJECT:
-                self._found.append(Negative(key, (row[0], row[1], row[2], row[3]), name, score, float(iou)))
+    def _look(self, prediction: Prediction, example: Example) -> Iterator[Found]:
+        seen = findings(self._task, prediction, example, self._classes, MIN_AREA)
+        known = boxes.best(seen.xyxy, _rows(self._known.get(example.item.key, []))).iou
+        places: list[Box] = []
+        for row in np.argsort(-seen.scores, kind="stable").tolist():
+            x0, y0, x1, y1 = seen.xyxy[row].tolist()
+            box, labelled = (x0, y0, x1, y1), bool(seen.iou[row] >= SAME_OBJECT)
+            if places and boxes.best(_rows([box]), _rows(places)).iou[0] >= SAME_OBJECT:
+                continue
+            places.append(box)
+            if labelled or seen.covered[row] < NEAR:
+                name, twice = self._classes[int(seen.class_index[row])], bool(known[row] >= SAME_OBJECT)
+                yield Found(example.item.key, box, name, float(seen.scores[row]), labelled, twice)
 
-    def _question(self, found: Negative, round_: int, model: str) -> Question:
+    def _question(self, found: Found, score: float, round_: int, model: str) -> Question:
         return Question(
-            key=key_of(QuestionKind.MISSED, found.item_key, found.name, found.box),
-            item=self._truths[found.item_key].item,
+            key=key_of(QuestionKind.MISSED, found.key, found.name, found.box),
+            item=self._truths[found.key].item,
             kind=QuestionKind.MISSED,
-            labels=self._truths[found.item_key].labels,
+            labels=self._truths[found.key].labels,
             box=found.box,
             given=None,
             proposed=found.name,
-            score=found.score,
+            score=score,
             round=round_,
             model=model,
             reason=f"nothing is labelled here, but the model sees {found.name} ({found.score:.2f})",
