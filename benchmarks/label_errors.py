@@ -2,6 +2,7 @@
 
     python -m benchmarks.label_errors classify | detect [--count 300] [--wrong 0.1] [--folds 3] [--seed 0]
     python -m benchmarks.label_errors sign_digits | bccd --data PATH/TO/SET [--count 300]
+    python -m benchmarks.label_errors nuclei --data PATH/TO/SET --length 0.3
 
 In sample: one model trained on all labels, wrong ones included, judges them, as the loop does after each training. Out
 of sample: as `alpipe check-labels` does. ``classify`` and ``detect`` are built-in digits. Classes of images: another
@@ -11,6 +12,10 @@ is unmarked), and a third are left out. ``--folder`` keeps the models, so that a
 Of each way it prints how many of the first 10, 20, 50 questions are right, and how much of what is wrong is found by as
 many questions as there are wrong places. A question about a label is right if the label was made wrong; one about an
 object that nobody marked, if it overlaps one by an IoU of 0.5 or more.
+
+``nuclei`` has real errors: the labels of 108 images before reviewers corrected them. Printed is the AUROC of an image's
+likeliest error (0 where nothing is asked) for whether a region that holds a square of 5 pixels a side was added or
+taken away; most corrections part or join nuclei, which masks of one class do not show.
 """
 
 from __future__ import annotations
@@ -24,10 +29,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import cv2
 import numpy as np
 from PIL import Image
+from sklearn.metrics import roc_auc_score
 
-from alpipe import boxes, plugins
+from alpipe import boxes, plugins, rle
 from alpipe.config import DEFAULT_LEARNER
 from alpipe.datasets import digits
 from alpipe.mining import folds
@@ -36,12 +43,13 @@ from alpipe.mining.overlooked import Overlooked
 from alpipe.plugins import Kind
 from alpipe.protocols import LearnerContext, Model
 from alpipe.steps.folders import save_whole
-from alpipe.types import Boxes, Example, ImageClass, Item, Labels, Prediction, Question, QuestionKind, Task
+from alpipe.types import Boxes, Example, ImageClass, Item, Labels, Masks, Prediction, Question, QuestionKind, Task
 from benchmarks import bccd, sign_digits
 
 SMALL: dict[Task, dict[str, Any]] = {
     Task.CLASSIFY: {"image_size": 32},
     Task.DETECT: {"image_size": 160, "width": 32},
+    Task.SEGMENT: {"image_size": 192, "crop_size": 96, "features": (16, 32, 64, 128)},
 }
 FIRST = (10, 20, 50)
 
@@ -68,8 +76,11 @@ class Spoilt:
 def main(arguments: argparse.Namespace) -> None:
     """Prints a line a way of judging."""
     with TemporaryDirectory(prefix="alpipe-") as temporary:
-        data = read(arguments.set, arguments.data, arguments.count, arguments.seed, Path(temporary))
-        data = spoil(*data, arguments.wrong, arguments.seed)
+        if arguments.set == "nuclei":
+            data = nuclei(arguments.data)
+        else:
+            data = read(arguments.set, arguments.data, arguments.count, arguments.seed, Path(temporary))
+            data = spoil(*data, arguments.wrong, arguments.seed)
         kinds = Counter("no label" if one.missed else "label" for one in data.wrong)
         print(f"{arguments.set}: {len(data.examples)} images, wrong: {dict(kinds)}", flush=True)
         models = Models(data, arguments.length, arguments.seed, arguments.folder or Path(temporary) / "models")
@@ -92,6 +103,8 @@ def line(way: str, data: Spoilt, models: Models, pairs: Sequence[tuple[list[Exam
     busy = time.process_time() - busy
     asked = doubted.questions(1, "m") + overlooked.questions(1, "m")
     asked.sort(key=lambda question: -question.score)
+    if data.task is Task.SEGMENT:
+        return f"{way}: {_ranks(data, asked)}; {busy:.0f} CPU s"
     found = [hits(question, data.wrong) for question in asked]
     first = ", ".join(f"{sum(map(bool, found[:most]))}/{min(most, len(found))}" for most in FIRST)
     recall = len(set().union(*found[: len(data.wrong)])) / len(data.wrong)
@@ -103,6 +116,16 @@ def line(way: str, data: Spoilt, models: Models, pairs: Sequence[tuple[list[Exam
         f"{way}: right of the first {FIRST}: {first}; {recall:.2f} of {len(data.wrong)} wrong found by as many;"
         f" of all {sum(map(bool, found))}/{len(found)} ({kinds}); {busy:.0f} CPU s"
     )
+
+
+def _ranks(data: Spoilt, asked: Sequence[Question]) -> str:
+    wrong = {one.key for one in data.wrong}
+    best = {question.item.key: question.score for question in reversed(asked)}
+    keys = sorted((one.item.key for one in data.examples), key=lambda key: -best.get(key, 0))
+    ranks = [at for at, key in enumerate(keys, 1) if key in wrong]
+    area = roc_auc_score([key in wrong for key in keys], [best.get(key, 0) for key in keys])
+    kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(Counter(one.kind for one in asked).items()))
+    return f"AUROC {area:.3f}, ranks of the corrected among {len(keys)}: {ranks}; {len(asked)} questions ({kinds})"
 
 
 def hits(question: Question, wrong: Sequence[Wrong]) -> set[Wrong]:
@@ -157,6 +180,21 @@ def read(
         _example(photo.path, ImageClass(photo.digit), at, f"person {photo.person}") for at, photo in enumerate(photos)
     ]
     return Task.CLASSIFY, sign_digits.DIGITS, examples
+
+
+def nuclei(data: Path) -> Spoilt:
+    """The images that reviewers corrected, with the labels of before; wrong where a region was added or taken away."""
+    examples, wrong = [], []
+    for at, path in enumerate(sorted((data / "labels_before_review").glob("*.png"))):
+        before, after = (
+            (cv2.imread(str(one), cv2.IMREAD_UNCHANGED) > 0).astype(np.uint8)
+            for one in (path, data / "labels" / path.name)
+        )
+        changed = cv2.morphologyEx((before != after).astype(np.uint8), cv2.MORPH_OPEN, np.ones((5, 5), np.uint8))
+        examples.append(_example(data / "images" / path.name, Masks({"nucleus": rle.encode(before)}), at))
+        if changed.any():
+            wrong.append(Wrong(examples[-1].item.key, None))
+    return Spoilt(Task.SEGMENT, ("nucleus",), examples, wrong)
 
 
 def spoil(task: Task, classes: tuple[str, ...], examples: Sequence[Example], share: float, seed: int) -> Spoilt:
@@ -217,7 +255,7 @@ def _elsewhere(box: np.ndarray, others: np.ndarray, size: tuple[int, int]) -> np
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("set", choices=["classify", "detect", "sign_digits", "bccd"])
+    parser.add_argument("set", choices=["classify", "detect", "sign_digits", "bccd", "nuclei"])
     parser.add_argument("--data", type=Path, help="folder of the set")
     parser.add_argument("--count", type=int, default=300)
     parser.add_argument("--wrong", type=float, default=0.1, help="share of the labels that are made wrong")
