@@ -88,7 +88,9 @@ def _asked_before(project: Project) -> list[Negative]:
 
 
 def _forget_others(project: Project, used: Sequence[Path]) -> None:
-    for folder in _folds(project).iterdir():
+    """Models of other labels, and what was left of their trainings where they were killed."""
+    left = (project.folder / "checkpoints").glob("fold-*")
+    for folder in (*_folds(project).iterdir(), *left):
         if folder not in used:
             shutil.rmtree(folder, ignore_errors=True)
 
