@@ -496,6 +496,10 @@ class QuestionState(StrEnum):
     STALE = "stale"
 
 
+OUT_OF_SAMPLE = "cross-validation"
+"""``model`` of questions that came of several models, each asked about labels that it was not trained on."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Question:
     """A question to a person about labels that stand: are they right, or is the model that contradicts them?

@@ -20,7 +20,8 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 COMMAND = re.compile(
-    r"alpipe (?:-C \S+ )?([a-z]+)(?: (ls|show|top|stats|gallery|hard-negatives|questions|up|status|down)\b)?([^`#\n|]*)"
+    r"alpipe (?:-C \S+ )?([a-z-]+)"
+    r"(?: (ls|show|top|stats|gallery|hard-negatives|questions|up|status|down)\b)?([^`#\n|]*)"
 )
 
 

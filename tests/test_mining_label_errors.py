@@ -68,12 +68,22 @@ def test_a_class_that_the_model_contradicts_as_surely_as_it_knows_the_other_clas
         "x", QuestionKind.SWAPPED, "cat", "dog",
     )  # fmt: skip
     assert question.score == pytest.approx((1 - (0.02 - 0.98)) / 2)
+    two = doubted([*good, image("x", "cat", 0.02), image("y", "cat", 0.02)])
+    assert [one.score for one in two] == pytest.approx([question.score * 4 / 5] * 2), (
+        "one of five others is contradicted"
+    )
     assert doubted([*good, image("y", "cat", 0.4)]) == [], "less sure of dog than of those that are dogs"
 
 
 def test_a_model_that_is_never_sure_of_a_class_has_no_say_in_it() -> None:
     weak = [image(f"d{n}", "dog", 0.55) for n in range(4)]
     assert doubted([*weak, image("x", "dog", 0.99)]) == [], "nothing is known of cats"
+
+
+def test_a_model_that_takes_most_of_a_class_for_another_one_knows_neither() -> None:
+    dogs = [image(f"d{n}", "dog", 0.3) for n in range(4)]
+    confused = [image(f"c{n}", "cat", 0.25) for n in range(6)]
+    assert doubted([*dogs, *confused, image("c", "cat", 0.9)]) == []
 
 
 def test_a_box_of_another_class_and_a_box_where_the_model_sees_nothing() -> None:
@@ -85,7 +95,7 @@ def test_a_box_of_another_class_and_a_box_where_the_model_sees_nothing() -> None
     assert (swapped.given, swapped.proposed, swapped.box) == ("cat", "dog", (0, 0, 10, 10))
     assert swapped.score == pytest.approx((1 - (0.1 - 0.9)) / 2)
     assert (unfounded.given, unfounded.proposed, unfounded.box) == ("dog", None, (20, 0, 30, 10))
-    assert unfounded.score == pytest.approx(0.8 * 5 / 6), "as sure as it is of that class elsewhere"
+    assert unfounded.score == pytest.approx(1), "it finds the other dogs"
     assert found == sorted(found, key=lambda question: -question.score)
 
 
@@ -117,3 +127,13 @@ def test_the_same_doubt_has_the_same_key_whichever_model_has_it() -> None:
     first, second = (doubted([*good, boxes("x", [(20, "cat")], [(0, "dog", score)])]) for score in (0.3, 0.6))
     assert [one.key for one in first] == [one.key for one in second]
     assert len(first) == 1
+
+
+def test_a_model_that_was_never_shown_a_class_does_not_judge_its_labels() -> None:
+    pairs = [image(f"c{n}", "cat", 0.9) for n in range(4)] + [image("x", "dog", 0.99)]
+    truths = {seen.item_key: Example(Item(seen.item_key, "/x.png", SIZE, SIZE), labels) for labels, seen in pairs}
+    for never, asked in (((), 1), (("dog",), 0)):
+        errors = LabelErrors(truths, CLASSES)
+        for _ in errors.watch((seen for _, seen in pairs), never):
+            pass
+        assert len(errors.questions(2, "m")) == asked

@@ -15,6 +15,7 @@ from alpipe.project import Project
 from alpipe.protocols import ProgressCallback, no_progress
 from alpipe.steps import exchange, review
 from alpipe.types import (
+    OUT_OF_SAMPLE,
     Annotation,
     AnswerState,
     Boxes,
@@ -181,6 +182,26 @@ def test_a_correction_of_labels_that_were_changed_elsewhere_meanwhile_is_refused
     assert got.refused == 1
     assert "were changed while it was answered" in (project.folder / exchange.REFUSED).read_text()
     assert project.store.annotations.latest()[example.item.key].labels == ImageClass(c)
+
+
+def test_an_unmarked_object_that_is_not_in_the_bank_is_added_once_a_person_says_that_it_is_one(
+    make_project: MakeProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = make_project(Task.DETECT, review={"share": 1.0})
+    people = with_people(project, monkeypatch)
+    [item, *_] = project.store.items.list(split=Split.POOL)
+    name = project.classes[0]
+    labels = Boxes(np.array([[0, 0, 9, 9]], np.float32), (name,))
+    project.store.annotations.upsert([Annotation(item.key, AnswerState.LABELLED, labels, "test:1", f"{item.key}/1")])
+    missed = (20.0, 20.0, 30.0, 30.0)
+    question = Question("q", item, QuestionKind.MISSED, labels, missed, None, name, 0.9, 1, OUT_OF_SAMPLE, "why")
+    project.store.questions.replace([question])
+    review.push(project, 0, people, no_progress)
+    people.said = (Reply("q", True, None, "labelstudio:1", "9/q/a1", datetime.now(UTC)),)
+    assert exchange.pull(project, people, no_progress).refused == 0
+    now = project.store.annotations.latest()[item.key].labels
+    assert isinstance(now, Boxes)
+    assert now.xyxy.tolist() == [[0, 0, 9, 9], list(missed)]
 
 
 def test_questions_are_listed(make_project: MakeProject, alpipe: object) -> None:

@@ -31,9 +31,7 @@ def register(app: typer.Typer) -> None:
 
 def bench(
     context: typer.Context,
-    strategies: str | None = typer.Option(
-        None, help="An arm for each, commas between; default: the project's own."
-    ),
+    strategies: str | None = typer.Option(None, help="An arm for each, commas between; default: the project's own."),
     arms: Path | None = typer.Option(None, help="YAML file of arms: any settings of alpipe.yaml that differ."),
     seeds: int | None = typer.Option(None, help="Repetitions, paired over the arms; 5, and 10 for a claim."),
     start: int | None = typer.Option(None, help="Images labelled at the start, the same for all arms of a seed; 12."),

@@ -8,7 +8,7 @@ from pathlib import Path
 import typer
 
 from alpipe import __version__
-from alpipe.cli import advance, bench, data, demo, look, plugins, pool, servers
+from alpipe.cli import advance, bench, data, demo, look, plugins, pool, questions, servers
 from alpipe.errors import AlpipeError
 
 EPILOG = """Examples: [bold]alpipe demo[/] shows the whole loop on built-in data ·
@@ -48,6 +48,7 @@ def choose_project(
 demo.register(app)
 data.register(app)
 advance.register(app)
+app.command()(questions.check_labels)
 look.register(app)
 bench.register(app)
 app.add_typer(plugins.app, name="plugins")

@@ -1,10 +1,31 @@
-"""The command that lists questions about labels: `alpipe pool questions`."""
+"""Questions about labels: `alpipe check-labels` finds them, `alpipe pool questions` lists them."""
 
 from __future__ import annotations
 
 import typer
 
 JSON = typer.Option(False, "--json", help="Print JSON, for scripts.")
+
+
+def check_labels(
+    context: typer.Context,
+    folds: int = typer.Option(
+        3, min=2, help="Models to train, each on all labelled images but one part, which it then judges."
+    ),
+) -> None:
+    """Find labels that are likely wrong, by cross-validation: each is judged by a model that has not seen it.
+
+    Costs about as many trainings as there are folds; stopped, the same command goes on. What it finds is put to people.
+
+    Example: alpipe check-labels --folds 5   (then `alpipe pool questions`; `alpipe run` puts them to people)
+    """
+    from alpipe.cli.display import progress, say
+    from alpipe.project import Project, check_plugins
+    from alpipe.steps.label_check import check_labels as check
+
+    with Project.open(context.obj) as project, progress() as show:
+        check_plugins(project.config)
+        say(check(project, folds, show))
 
 
 def questions(

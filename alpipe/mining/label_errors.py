@@ -11,8 +11,10 @@ the model gives class j where the labels say j. A model that is rarely sure of a
   with a probability of 0.8 or more.
 
 The score is the normalised margin turned round, (1 − (p_i − p_j)) / 2, for masks its sum over the contradicted pixels
-of the region over all of its pixels; of an unfounded label t_i less the score of the best box there. It lies in [0, 1],
-and 0.5 or more is a question.
+of the region over all of its pixels; of an unfounded label 1 less the score of the best box there. That of classes and
+boxes is multiplied by the share of the other labels of class i that are not contradicted in the same way (swapped, or
+unfounded): where a model contradicts most labels of a class, it does not know the class. The score lies in [0, 1], and
+0.5 or more is a question.
 
 Northcutt, Jiang & Chuang 2021, Confident Learning: Estimating Uncertainty in Dataset Labels, JAIR 70 (thresholds, the
 normalised margin); Tkachenko, Thyagarajan & Mueller 2023, ObjectLab (overlooked and swapped boxes).
@@ -21,8 +23,8 @@ normalised margin); Tkachenko, Thyagarajan & Mueller 2023, ObjectLab (overlooked
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import cv2
@@ -93,12 +95,16 @@ class LabelErrors:
         self._found: list[Found] = []
         self._support: dict[str, list[float]] = defaultdict(list)
 
-    def watch(self, predictions: Iterable[Prediction]) -> Iterator[Prediction]:
-        """The same predictions, looked at on their way."""
+    def watch(self, predictions: Iterable[Prediction], never_shown: Collection[str] = ()) -> Iterator[Prediction]:
+        """The same predictions, looked at on their way. Labels of classes that the model was ``never_shown`` an example
+        of are not judged. Streams of several models, each of other images, may be watched one after another.
+        """
         for prediction in predictions:
             example = self._truths.get(prediction.item_key)
             if example is not None:
                 for found in self._look(prediction, example):
+                    if found.given in never_shown:
+                        continue
                     self._support[found.given].append(found.support)
                     self._found.append(found)
             yield prediction
@@ -106,7 +112,15 @@ class LabelErrors:
     def questions(self, round_: int, model: str) -> list[Question]:
         """What is contradicted, the likeliest errors first."""
         means = {name: float(np.mean(values)) for name, values in self._support.items()}
-        asked = [question for found in self._found if (question := self._question(found, means, round_, model))]
+        against = [found for found in self._found if _contradicts(found, means)]
+        often = Counter((found.given, found.other is None) for found in against)
+        asked = []
+        for found in against:
+            others = len(self._support[found.given]) - 1
+            rate = (often[found.given, found.other is None] - 1) / max(1, others)
+            score = found.score if found.score is not None else _margin(found) * (1 - rate)
+            if score >= DOUBT:
+                asked.append(self._question(found, min(score, 1.0), round_, model))
         return sorted(asked, key=lambda question: (-question.score, question.key))
 
     def _look(self, prediction: Prediction, example: Example) -> Iterator[Found]:
@@ -120,19 +134,9 @@ class LabelErrors:
             case _:
                 pass
 
-    def _question(self, found: Found, means: Mapping[str, float], round_: int, model: str) -> Question | None:
-        expected = means[found.given]
-        if found.other is None:
-            kind, score = QuestionKind.UNFOUNDED, expected - found.against if found.score is None else found.score
-            seen = "the model sees nothing"
-        else:
-            kind, score = QuestionKind.SWAPPED, (1 - (found.support - found.against)) / 2
-            score = score if found.score is None else found.score
-            if found.score is None and not (found.against >= means.get(found.other, 1.0) > 0 and score > DOUBT):
-                return None
-            seen = f"the model sees {found.other} ({found.against:.2f})"
-        if score < DOUBT:
-            return None
+    def _question(self, found: Found, score: float, round_: int, model: str) -> Question:
+        kind = QuestionKind.UNFOUNDED if found.other is None else QuestionKind.SWAPPED
+        seen = "the model sees " + ("nothing" if found.other is None else f"{found.other} ({found.against:.2f})")
         return Question(
             key=key_of(kind, found.key, found.given, found.box),
             item=self._truths[found.key].item,
@@ -141,12 +145,24 @@ class LabelErrors:
             box=found.box,
             given=found.given,
             proposed=found.other,
-            score=min(score, 1.0),
+            score=score,
             round=round_,
             model=model,
             reason=f"labelled {found.given}, but {seen}",
             region=found.region,
         )
+
+
+def _contradicts(found: Found, means: Mapping[str, float]) -> bool:
+    """``means`` is how probable the model finds each class where the labels say it, on average."""
+    if found.score is not None or found.other is None:
+        return True
+    return found.against >= means.get(found.other, 1.0) > 0 and found.against > found.support
+
+
+def _margin(found: Found) -> float:
+    """In [0, 1]; where the model sees nothing, what the score of what is near leaves speaks against the label."""
+    return 1 - found.against if found.other is None else (1 - (found.support - found.against)) / 2
 
 
 def key_of(kind: QuestionKind, item_key: str, given: str, box: Box | None) -> str:

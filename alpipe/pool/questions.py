@@ -41,13 +41,14 @@ class Questions:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def replace(self, found: Iterable[Question]) -> int:
-        """Files what the newest model contradicts, in place of what earlier ones did and nobody was asked about;
-        returns how many are new.
+    def replace(self, found: Iterable[Question], spare: str | None = None) -> int:
+        """Files what is contradicted now, in place of what was before and nobody was asked about; returns how many are
+        new. What stands under the model ``spare`` stays.
         """
         by_key = {question.key: question for question in found}
         with self._database.write() as connection:
-            connection.execute(delete(questions).where(_is(QuestionState.OPEN)))
+            gone = delete(questions).where(_is(QuestionState.OPEN))
+            connection.execute(gone if spare is None else gone.where(questions.c.model != spare))
             known: set[str] = set()
             for keys in chunks(by_key):
                 known |= set(connection.scalars(select(questions.c.key).where(questions.c.key.in_(keys))))

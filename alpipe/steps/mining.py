@@ -12,7 +12,7 @@ from alpipe.protocols import Model, ProgressCallback, no_progress
 from alpipe.steps import review
 from alpipe.steps.models import counted
 from alpipe.steps.outcome import Done, Outcome
-from alpipe.types import BankEntry, Example, Item, Negative, NegativeState, Prediction, Split
+from alpipe.types import OUT_OF_SAMPLE, BankEntry, Example, Item, Negative, NegativeState, Prediction, Split
 
 if TYPE_CHECKING:
     from alpipe.mining.hard import Mined
@@ -64,7 +64,7 @@ def mine_with(project: Project, round_: int, model: str, progress: ProgressCallb
         still_hard=mined.still_hard,
         evicted=mined.evicted,
     )
-    review.file(project, truths, doubted.questions(round_, model))
+    review.file(project, truths, doubted.questions(round_, model), spare=OUT_OF_SAMPLE)
     states = store.counts()
     return {
         "mined": len(new),

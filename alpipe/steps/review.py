@@ -34,9 +34,9 @@ class Reviewed(NamedTuple):
     refused: tuple[Refusal, ...] = ()
 
 
-def file(project: Project, truths: Mapping[str, Example], doubted: Sequence[Question]) -> int:
-    """Files what the newest model contradicts: labels, and the regions of the bank that may be objects; returns how
-    many questions are new.
+def file(project: Project, truths: Mapping[str, Example], doubted: Sequence[Question], spare: str | None = None) -> int:
+    """Files what is contradicted: labels, and the regions of the bank that may be objects; returns how many questions
+    are new. Open ones of before are taken back, but for those under the model ``spare``.
     """
     missed = [
         Question(
@@ -55,7 +55,7 @@ def file(project: Project, truths: Mapping[str, Example], doubted: Sequence[Ques
         for entry, asked in _of_bank(project)
         if asked.item.key in truths
     ]
-    return project.store.questions.replace([*missed, *doubted])
+    return project.store.questions.replace([*missed, *doubted], spare)
 
 
 def room(project: Project, round_: int) -> int:
