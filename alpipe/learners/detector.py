@@ -70,7 +70,7 @@ class Options(TrainingOptions):
         description="Online hard example mining: of the places without object, learn from the hardest, so many for each"
         " place with one. 0: from all of them.",
     )
-    negative_weight: float = Field(3.0, ge=1, le=100, description="Weight of the class loss within hard negatives.")
+    negative_weight: float = Field(1.5, ge=1, le=100, description="Weight of the class loss within hard negatives.")
     empty_share: EmptyShare = Field("auto", description=EMPTY_SHARE)
     min_score: float = Field(0.05, ge=0, lt=1, description="Boxes below this score are not reported.")
     max_boxes: int = Field(300, ge=1, le=10_000, description="Most boxes of an image, best first.")

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from alpipe.errors import TrainingError
 from alpipe.learners.training.balance import image_factors
 from alpipe.learners.training.data import Frames
-from alpipe.learners.training.negatives import boxes_by_item, chances
+from alpipe.learners.training.negatives import MORE_OFTEN, boxes_by_item, chances
 from alpipe.learners.training.options import Auto
 from alpipe.types import Boxes, Example, FloatArray, Negative
 
@@ -25,15 +25,18 @@ class Labelled:
     class_index: list[npt.NDArray[np.int64]]
     negatives: list[FloatArray]
 
-    def chances(self, rare: float = 0.0, empty_share: float | Auto = "auto") -> npt.NDArray[np.float64]:
+    def chances(
+        self, rare: float = 0.0, empty_share: float | Auto = "auto", more_often: float = MORE_OFTEN
+    ) -> npt.NDArray[np.float64]:
         """(N,) with which chance to draw each image: those with classes that a smaller share than ``rare`` of the
-        images have, and those with hard negatives, are drawn more often, those without object as ``empty_share`` says.
+        images have are drawn more often, those with hard negatives ``more_often``, those without object as
+        ``empty_share`` says.
         """
         present = np.zeros((len(self.class_index), 1 + max(found.max(initial=0) for found in self.class_index)), bool)
         for row, found in zip(present, self.class_index, strict=True):
             row[found] = True
         hard = np.array([len(some) > 0 for some in self.negatives], bool)
-        return chances(image_factors(present, rare), hard, np.asarray(~present.any(axis=1)), empty_share)
+        return chances(image_factors(present, rare), hard, np.asarray(~present.any(axis=1)), empty_share, more_often)
 
 
 def gather(
