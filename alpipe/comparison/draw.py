@@ -15,6 +15,8 @@ from alpipe.comparison.table import Curves
 
 LABELS = {"images": "labelled images", "boxes": "labelled objects", "seconds": "seconds of labelling (modelled)"}
 DASHED = {"random": "--", "strategy": "-"}
+COLOURS = {"random": ["black", "0.5"], "strategy": [f"C{number}" for number in range(10) if number != 7]}
+"""Grey is for what every strategy has to beat."""
 
 
 def picture(frame: pd.DataFrame, metric: str, axis: str) -> bytes:
@@ -26,8 +28,10 @@ def picture(frame: pd.DataFrame, metric: str, axis: str) -> bytes:
     FigureCanvasAgg(figure)
     for place, learner in enumerate(learners, 1):
         panel = figure.add_subplot(1, len(learners), place)
-        for number, one in enumerate(curve for curve in some if curve.learner == learner):
-            _draw(panel, one, f"C{number % 10}")
+        mine = [curve for curve in some if curve.learner == learner]
+        colours = {role: iter(COLOURS[role] * len(mine)) for role in COLOURS}
+        for one in mine:
+            _draw(panel, one, next(colours.get(one.role, colours["strategy"])), min(0.12, 0.5 / len(mine)))
         if learner in full:
             panel.axhline(float(np.mean([*full[learner].values()])), color="0.4", linestyle=":", label="all labels")
         panel.set(title=_literal(learner), xlabel=LABELS[axis], ylabel=_literal(metric))
@@ -38,12 +42,12 @@ def picture(frame: pd.DataFrame, metric: str, axis: str) -> bytes:
     return stream.getvalue()
 
 
-def _draw(panel, one: Curves, colour: str) -> None:  # type: ignore[no-untyped-def]  # matplotlib has no types
+def _draw(panel, one: Curves, colour: str, shade: float) -> None:  # type: ignore[no-untyped-def]  # matplotlib has no types
     cost, value = one.cost.mean(axis=0), one.value.mean(axis=0)
     panel.plot(cost, value, DASHED.get(one.role, "-"), color=colour, marker="o", markersize=3, label=_literal(one.arm))
     half = areas.half_width(one.value)
     if np.isfinite(half).all():
-        panel.fill_between(cost, value - half, value + half, color=colour, alpha=0.12, linewidth=0)
+        panel.fill_between(cost, value - half, value + half, color=colour, alpha=shade, linewidth=0)
 
 
 def _literal(text: str) -> str:
