@@ -426,6 +426,16 @@ def test_what_a_model_was_made_of_is_kept_with_it(bench: Bench, tmp_path: Path) 
     assert facts["steps"] > 0
 
 
+def test_length_is_a_factor_on_the_steps_that_grow_with_the_training_set(tmp_path: Path) -> None:
+    bench = Bench("cnn", Task.CLASSIFY, tmp_path)
+    steps = {}
+    for count in (2, 30):
+        learner = bench.learner(steps="auto", length=0.001)
+        learner.fit(bench.examples(count), [], [], seed=0).save(tmp_path / f"{count}")
+        steps[count] = json.loads((tmp_path / f"{count}" / "model.json").read_text())["facts"]["steps"]
+    assert steps == {count: round(0.001 * (8_000 + 40 * count) / 2) for count in (2, 30)}, "batches of 2"
+
+
 def test_curves_are_written_where_a_folder_is_given(bench: Bench, tmp_path: Path) -> None:
     context = replace(bench.context(), logs=tmp_path / "runs")
     module = plugins.load(Kind.LEARNER, bench.name)
