@@ -27,7 +27,7 @@ import numpy as np
 from alpipe import boxes, plugins
 from alpipe.evaluation import detection
 from alpipe.evaluation.false_alarms import alarm_curve
-from alpipe.mining.guard import doubtful
+from alpipe.mining.guard import doubtful, sure_from
 from alpipe.mining.hard import Mined, mine
 from alpipe.mining.options import MiningOptions, View
 from alpipe.plugins import Kind
@@ -175,10 +175,11 @@ def arms(given: argparse.Namespace, data: DetectionSet) -> None:
 
 def guarded(model: Model, train: Sequence[Example], data: DetectionSet, options: MiningOptions) -> list[Negative]:
     """What is mined, without what the guard would ask people about first."""
-    new = mine_all(model, train, data.classes, options, []).new
+    mined = mine_all(model, train, data.classes, options, [])
     truths = {one.item.key: one for one in train}
-    doubts = doubtful(Task.DETECT, new, truths, model.predict, data.classes, options, options.guard_view or View.SHRINK)
-    return [one for one in new if one not in doubts]
+    view = options.guard_view or View.SHRINK
+    doubts = doubtful(Task.DETECT, mined.new, truths, model.predict, data.classes, options, view, mined.sure)
+    return [one for one in mined.new if one not in doubts]
 
 
 def random_regions(train: Sequence[Example], hard: Sequence[Negative], seed: int) -> list[Negative]:
@@ -232,11 +233,12 @@ def guard(given: argparse.Namespace, data: DetectionSet) -> None:
     train = some(data.train, given.images, 0)
     shown, hidden = hide(train, given.hide, np.random.default_rng(0))
     model = fit(given, "detector", data.classes, shown, [], 0)
-    new = mine_all(model, shown, data.classes, options, []).new
+    mined = mine_all(model, shown, data.classes, options, [])
+    new = mined.new
     truths = {one.item.key: one for one in shown}
     mirrors = OPTIONS["detector", given.set]["flip"] != "none"
     view = options.guard_view or (View.FLIP if mirrors else View.SHRINK)
-    asked = list(doubtful(Task.DETECT, new, truths, model.predict, data.classes, options, view))
+    asked = list(doubtful(Task.DETECT, new, truths, model.predict, data.classes, options, view, mined.sure))
     trained = [one for one in new if one not in set(asked)]
     real = {
         kind: sum(
@@ -259,6 +261,7 @@ def guard(given: argparse.Namespace, data: DetectionSet) -> None:
         "goal": None,
     }
     result |= {"found": found, "real": real, "hide": given.hide, "images": len(train), "view": view.value}
+    result |= {"sure": round(sure_from(options, mined.sure), 4)}
     print(json.dumps(result | machine()))
 
 

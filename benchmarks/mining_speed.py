@@ -52,6 +52,7 @@ def speed(given: argparse.Namespace, data: DetectionSet) -> None:
         data.classes,
         asked,
         View.SHRINK,
+        mined.sure,
     )
     seconds["guard"] = time.process_time() - started
     for name, value in seconds.items():

@@ -14,7 +14,7 @@ from PIL import Image
 
 from alpipe import images, rle
 from alpipe.errors import DataError
-from alpipe.mining.guard import back, doubtful, shown
+from alpipe.mining.guard import back, doubtful, shown, sure_from
 from alpipe.mining.options import MiningOptions, View
 from alpipe.types import Boxes, BoxPrediction, Example, Item, MapPrediction, Masks, Negative, Prediction, Task
 from tests.test_mining import CLASSES, predicted
@@ -45,9 +45,12 @@ def see_white(items: Sequence[Item], name: int = 0, score: float = 0.9) -> list[
 WHITE = Negative("a", (40.0, 20.0, 60.0, 40.0), "cat", 0.9, 0.0)
 
 
+SURE = 0.5
+
+
 def doubts(folder: Path, negative: Negative = WHITE, *, true=TRUE, options=OPTIONS, view=View.FLIP, see=see_white):
     truths = {"a": labelled(folder, *true)}
-    return doubtful(Task.DETECT, [negative], truths, see, CLASSES, options, view)
+    return doubtful(Task.DETECT, [negative], truths, see, CLASSES, options, view, SURE)
 
 
 @pytest.mark.parametrize("view", list(View))
@@ -65,6 +68,14 @@ def test_each_condition_alone_is_not_enough(tmp_path: Path) -> None:
     assert doubts(tmp_path, replace(WHITE, box=(0.0, 60.0, 20.0, 80.0))) == {}  # not found again
     assert doubts(tmp_path, see=lambda items: see_white(items, name=1)) == {}
     assert doubts(tmp_path, see=lambda items: see_white(items, score=0.4)) == {}
+
+
+def test_how_sure_is_sure_is_told_by_the_labels_unless_the_options_say_it(tmp_path: Path) -> None:
+    faint, at = replace(WHITE, score=0.35), MiningOptions(guard_score=0.3)
+    assert doubts(tmp_path, faint, see=lambda items: see_white(items, score=0.35)) == {}
+    assert list(doubts(tmp_path, faint, options=at, see=lambda items: see_white(items, score=0.35))) == [faint]
+    assert sure_from(at, 0.9) == 0.3
+    assert sure_from(MiningOptions(), 0.9) == 0.9
 
 
 def test_exhaustive_labels_and_images_that_a_person_found_empty_raise_no_question(tmp_path: Path) -> None:
@@ -100,7 +111,7 @@ def test_regions_of_masks_are_asked_about_too(tmp_path: Path) -> None:
         return made
 
     truths = {"a": Example(item, Masks({"cat": rle.encode(mask)}))}
-    assert list(doubtful(Task.SEGMENT, [WHITE], truths, see, CLASSES, OPTIONS, View.FLIP)) == [WHITE]
+    assert list(doubtful(Task.SEGMENT, [WHITE], truths, see, CLASSES, OPTIONS, View.FLIP, SURE)) == [WHITE]
 
 
 @given(st.integers(5, 400), st.integers(5, 400), st.sampled_from(list(View)), st.integers(0, 99))

@@ -98,7 +98,7 @@ def test_a_mining_that_is_killed_leaves_the_bank_as_it_was(project: Project, mon
 def test_doubtful_ones_wait_for_a_person_and_are_trained_on_once_settled(
     make_project: MakeProject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    project = make_project(mining={"guard_view": "shrink", "questions": 2})
+    project = make_project(mining={"guard_view": "shrink", "guard_score": 0.5, "questions": 2})
     advance(project, rounds=2)
     dream(project, monkeypatch)
     monkeypatch.setattr("alpipe.mining.guard._true_areas", lambda truths: {"0": (0.0, 1e9)})

@@ -188,7 +188,7 @@ def test_the_guard_marks_what_may_be_an_object(
 ) -> None:
     """A reviewed-empty image raises no question, all others do: seen again in the smaller view, and of a fit size."""
     monkeypatch.setattr("alpipe.mining.guard._true_areas", lambda truths: {"0": (0.0, 1e9)})
-    project = made(guard_view="shrink", questions=1)
+    project = made(guard_view="shrink", guard_score=0.5, questions=1)
     dream(Dreamer())
     found = mine_outside(project, "voc", outside)
     asked = [entry for entry in found.entries if entry.state is NegativeState.QUESTION]

@@ -1,6 +1,6 @@
 """The guard against objects that nobody marked: a mistake that looks like a true object is asked about first.
 
-A candidate is doubtful where three things hold: the model is sure of it (``guard_score``); it is sure of it again, with
+A candidate is doubtful where three things hold: the model is sure of it (``sure``); it is sure of it again, with
 the same class and an IoU of 0.5 or more, when it sees the image mirrored or smaller; and it is of a size that true
 objects of its class have. Images that a person has seen and found empty are exhaustively labelled: there no candidate
 is doubtful.
@@ -43,29 +43,38 @@ def doubtful(
     classes: Sequence[str],
     options: MiningOptions,
     view: View,
+    sure: float,
 ) -> dict[Negative, str]:
     """Those of the mined negatives that may be objects, with the reason in words, best score first; none
     where labels are exhaustive.
 
     ``predict`` gives the model's predictions for items, in their order; it is asked about one other view of each image
-    that has a candidate. Classes of whole images are never doubtful: no label is missing there.
+    that has a candidate. ``sure`` is the score down to which a quarter of what the model finds is labelled
+    (``hard.Mined``); it counts where ``guard_score`` is auto. Classes of whole images are never doubtful: no label is
+    missing there.
     """
     if options.exhaustive or task is Task.CLASSIFY:
         return {}
     ranges = _true_areas(truths)
-    sure: dict[str, list[Negative]] = {}
+    candidates: dict[str, list[Negative]] = {}
+    least = sure_from(options, sure)
     for negative in mined:
         low, high = ranges.get(negative.name, (1.0, 0.0))
         fits = low <= float(boxes.areas(_box(negative))[0]) <= high
-        if negative.score >= options.guard_score and fits and not is_empty(truths[negative.item_key].labels):
-            sure.setdefault(negative.item_key, []).append(negative)
+        if negative.score >= least and fits and not is_empty(truths[negative.item_key].labels):
+            candidates.setdefault(negative.item_key, []).append(negative)
     found: dict[Negative, str] = {}
-    keys = list(sure)
+    keys = list(candidates)
     for start in range(0, len(keys), AT_ONCE):
         some = [truths[key].item for key in keys[start : start + AT_ONCE]]
-        for item, again in zip(some, _seen_again(task, some, predict, classes, options, view), strict=True):
-            found |= dict(_stable(sure[item.key], again, view))
+        for item, again in zip(some, _seen_again(task, some, predict, classes, options, view, least), strict=True):
+            found |= dict(_stable(candidates[item.key], again, view))
     return dict(sorted(found.items(), key=lambda one: (-one[0].score, one[0].item_key, one[0].box)))
+
+
+def sure_from(options: MiningOptions, sure: float) -> float:
+    """The score from which a mistake may be an object: what the options say, else ``sure``, that of ``hard.Mined``."""
+    return sure if options.guard_score == "auto" else options.guard_score
 
 
 def shown(item: Item, view: View, folder: Path) -> Item:
@@ -97,6 +106,7 @@ def _seen_again(
     classes: Sequence[str],
     options: MiningOptions,
     view: View,
+    least: float,
 ) -> Iterator[list[Negative]]:
     """What the model is sure of in the other view of each item, in pixels of the item's image."""
     nothing = Boxes.none() if task is Task.DETECT else Masks({})
@@ -104,7 +114,7 @@ def _seen_again(
         others = [shown(item, view, Path(folder)) for item in items]
         for item, other, prediction in zip(items, others, predict(others), strict=True):
             found = findings(task, prediction, Example(other, nothing), classes, options.min_area)
-            sure = found.scores >= options.guard_score
+            sure = found.scores >= least
             places = back(found.xyxy[sure], item, view).tolist()
             rows = zip(places, found.class_index[sure].tolist(), found.scores[sure].tolist(), strict=True)
             yield [Negative(item.key, tuple(box), classes[index], score, 0.0) for box, index, score in rows]

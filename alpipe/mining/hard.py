@@ -19,6 +19,7 @@ from alpipe import boxes, rle
 from alpipe.errors import DataError
 from alpipe.mining.findings import Findings, findings
 from alpipe.mining.options import MiningOptions
+from alpipe.mining.trust import Trust
 from alpipe.types import (
     BankEntry,
     Boxes,
@@ -50,6 +51,7 @@ class Mined:
     scores: dict[str, float]
     still_hard: list[str]
     evicted: list[str]
+    sure: float = float("inf")
 
 
 def mine(
@@ -80,11 +82,13 @@ def mine(
         by_item.setdefault(entry.negative.item_key, []).append(entry)
     new: list[Negative] = []
     scores: dict[str, float] = {}
+    trust = Trust()
     for prediction in predictions:
         found = findings(task, prediction, _truth(prediction, truths), classes, options.min_area)
         known = by_item.get(prediction.item_key, [])
         scores |= {entry.key: _score(entry.negative, found, classes) for entry in known}
         new += _candidates(prediction.item_key, found, known, classes, options)
+        trust.add(found, options.min_score)
     positives = sum(_objects(example) for example in truths.values())
     still_hard = [key for key, score in scores.items() if score >= options.min_score]
     # what a mining of this very round said before does not count: it may have been another model's
@@ -96,7 +100,8 @@ def mine(
         if entry.state is NegativeState.CONFIRMED or round_ - last[entry.key] < options.patience
     ]
     kept_new, kept_old = _hardest(new, stay, options, positives)
-    return Mined(kept_new, scores, still_hard, [entry.key for entry in old if entry.key not in kept_old])
+    evicted = [entry.key for entry in old if entry.key not in kept_old]
+    return Mined(kept_new, scores, still_hard, evicted, trust.score())
 
 
 def still_negative(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -41,7 +42,11 @@ class MiningOptions(PluginOptions):
         False,
         description="Whether every object is labelled. If not, what looks like a true object is asked about first.",
     )
-    guard_score: float = Field(0.5, ge=0, le=1, description="Confidence from which a mistake may be an object.")
+    guard_score: Annotated[float, Field(ge=0, le=1)] | Literal["auto"] = Field(
+        "auto",
+        description="Confidence from which a mistake may be an object; auto: down to where a quarter of what the model"
+        " finds about as surely is labelled.",
+    )
     guard_view: View | None = Field(
         None,
         description="It must be found again in the mirrored (flip) or the smaller (shrink) image. By default mirrored"

@@ -20,10 +20,8 @@ import numpy as np
 from alpipe import boxes
 from alpipe.mining.findings import findings
 from alpipe.mining.label_errors import DOUBT, MIN_AREA, NEAR, SAME_OBJECT, Box, key_of
+from alpipe.mining.trust import shares
 from alpipe.types import Example, FloatArray, Negative, Prediction, Question, QuestionKind, Task
-
-NEIGHBOURS = 25
-"""So many places that were found a little more surely, and as many a little less, tell how far to trust a score."""
 
 
 class Found(NamedTuple):
@@ -65,13 +63,12 @@ class Overlooked:
     def questions(self, round_: int, model: str) -> list[Question]:
         """What nobody marked, the surest first."""
         ranked = sorted(self._found, key=lambda found: (-found.score, found.key, found.box))
-        labelled = np.cumsum([0, *(found.labelled for found in ranked)])
+        labelled = np.array([found.labelled for found in ranked], bool)
+        before = np.cumsum([0, *labelled])
         asked = []
-        for at, found in enumerate(ranked):
-            first, last = max(0, at - NEIGHBOURS), min(len(ranked), at + NEIGHBOURS + 1)
-            near = (labelled[last] - labelled[first]) / (last - first)
+        for at, (found, near) in enumerate(zip(ranked, shares(labelled), strict=True)):
             if near >= DOUBT and not found.labelled and not found.known:
-                asked.append(self._question(found, float(labelled[at] + 1) / (at + 1), round_, model))
+                asked.append(self._question(found, float(before[at] + 1) / (at + 1), round_, model))
         return sorted(asked, key=lambda question: (-question.score, question.key))
 
     def _look(self, prediction: Prediction, example: Example) -> Iterator[Found]:

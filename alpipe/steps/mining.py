@@ -106,6 +106,7 @@ def find(
         classes,
         options,
         options.guard_view or _view(project),
+        mined.sure,
     )
     return mined, doubts
 
