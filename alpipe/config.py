@@ -16,8 +16,8 @@ FILE = "alpipe.yaml"
 
 DEFAULT_LEARNER = {Task.CLASSIFY: "cnn", Task.DETECT: "detector", Task.SEGMENT: "unetpp"}
 
-DEFAULT_STRATEGY = {Task.CLASSIFY: "margin", Task.DETECT: "entropy", Task.SEGMENT: "entropy"}
-DEFAULT_PARTNER = {Task.CLASSIFY: "herding"}
+DEFAULT_STRATEGY = {Task.CLASSIFY: "margin", Task.DETECT: "entropy", Task.SEGMENT: "margin"}
+DEFAULT_PARTNER = {Task.CLASSIFY: "herding", Task.SEGMENT: "herding"}
 """What chooses where no strategy is named: what saved most labels in the project's own bench (docs/benchmarks.md)."""
 
 

@@ -36,8 +36,9 @@ def test_the_commented_example_has_every_setting() -> None:
     assert all(f"{name}:" in text for name in Config.model_fields)
 
 
-def test_a_classifier_chooses_by_margin_and_herding_unless_a_strategy_is_named() -> None:
-    plain = {"name": "signs", "task": "classify", "labels": ["a", "b"]}
+@pytest.mark.parametrize("task", ["classify", "segment"])
+def test_images_and_masks_are_chosen_by_margin_and_herding_unless_a_strategy_is_named(task: str) -> None:
+    plain = {"name": "signs", "task": task, "labels": ["a", "b"]}
     own = configuration.parse(plain | {"batch_with": {"near_duplicates": 4}}, "own")
     assert (own.strategy.name, own.batch_with) == ("margin", {"partner": "herding", "near_duplicates": 4})
     assert configuration.parse(plain | {"batch_with": {"partner": "top"}}, "other partner").batch_with == {
