@@ -27,6 +27,9 @@ from alpipe.types import (
     Task,
 )
 
+SAME_OBJECT, NEAR = 0.5, 0.3
+"""IoU from which a finding speaks of a labelled object, and from which it could; below, it is on none."""
+
 
 @dataclass(frozen=True, slots=True)
 class Findings:

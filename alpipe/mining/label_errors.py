@@ -32,6 +32,7 @@ import numpy as np
 import numpy.typing as npt
 
 from alpipe import boxes, rle
+from alpipe.mining.findings import NEAR, SAME_OBJECT
 from alpipe.types import (
     KEY_LENGTH,
     Boxes,
@@ -47,9 +48,6 @@ from alpipe.types import (
     QuestionKind,
     Rle,
 )
-
-SAME_OBJECT, NEAR = 0.5, 0.3
-"""IoU from which a predicted box speaks of a labelled one, and from which it could."""
 
 FAINT = 0.1
 """Score below which a predicted box counts as none."""

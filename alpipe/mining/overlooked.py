@@ -18,8 +18,8 @@ from typing import NamedTuple
 import numpy as np
 
 from alpipe import boxes
-from alpipe.mining.findings import findings
-from alpipe.mining.label_errors import DOUBT, MIN_AREA, NEAR, SAME_OBJECT, Box, key_of
+from alpipe.mining.findings import NEAR, SAME_OBJECT, findings
+from alpipe.mining.label_errors import DOUBT, MIN_AREA, Box, key_of
 from alpipe.mining.trust import shares
 from alpipe.types import Example, FloatArray, Negative, Prediction, Question, QuestionKind, Task
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from alpipe import boxes
-from alpipe.mining.findings import Findings
+from alpipe.mining.findings import NEAR, SAME_OBJECT, Findings
 
 NEIGHBOURS = 25
 """So many findings that are a little surer, and as many a little less sure, tell how far to trust a score."""
@@ -21,9 +21,6 @@ LABELLED = 0.25
 """Share of labelled ones from which a finding that has no label may be an object. Where many objects were never boxed,
 half of what is found among them is labelled at best.
 """
-
-SAME_OBJECT, NEAR = 0.5, 0.3
-"""IoU from which a finding is a labelled object; and below what it is on none. What lies between counts as neither."""
 
 
 def shares(labelled: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
