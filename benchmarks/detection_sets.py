@@ -23,6 +23,10 @@ TILE, EVERY = 224, 4
 """Side of the tiles of aerial frames, in pixels, and which frames of a sequence are taken: every so-manieth."""
 
 
+TESTED = "MunichStreet"
+"""How the sequence begins that is tested on: the one of the other street."""
+
+
 class DetectionSet(NamedTuple):
     """``train`` and ``test`` examples, their classes, and whether every object is labelled."""
 
@@ -58,7 +62,7 @@ def _aerial(folder: Path, work: Path) -> DetectionSet:
     only: the one of the other street is tested on. Of each every fourth frame is taken.
     """
     sequences = aerial_sequences(folder)
-    tested = [name for name in sequences if name.startswith("MunichStreet")]
+    tested = [name for name in sequences if name.startswith(TESTED)]
     sides: tuple[list[Example], list[Example]] = ([], [])
     for name, frames in sequences.items():
         for frame in frames[::EVERY]:
@@ -85,7 +89,8 @@ def aerial_sequences(folder: Path) -> dict[str, list[Example]]:
 
 def tiles(frame: Example, side: int, folder: Path) -> list[Example]:
     """The frame cut into tiles of this side at most, evenly and without overlap, written into the folder. A box belongs
-    to the tiles that hold half of it or more, cut at their edges.
+    to the tiles that hold half of it or more, cut at their edges. A tile's name begins with the frame's size and
+    the place, and ends with the frame's name, so that tiles of one place are a video.
     """
     folder.mkdir(parents=True, exist_ok=True)
     pixels, item, labels = images.read(frame.item.path), frame.item, frame.labels
@@ -96,7 +101,7 @@ def tiles(frame: Example, side: int, folder: Path) -> list[Example]:
         for column in range(across):
             x1, x2 = (round(item.width * at / across) for at in (column, column + 1))
             y1, y2 = (round(item.height * at / down) for at in (row, row + 1))
-            key = f"{item.key}-{row}-{column}"
+            key = f"{item.width}x{item.height}-{row}-{column}-{item.key}"
             path = folder / f"{key}.png"
             if not path.exists():
                 Image.fromarray(pixels[y1:y2, x1:x2]).save(path)

@@ -4,7 +4,8 @@
     python -m benchmarks.label_efficiency nuclei --data PATH/TO/nuclei --folder RESULTS/nuclei --quick
 
 Killed or stopped, the same command goes on. Test sets: BCCD its own; nuclei a fifth of each style of image (dark,
-colour, light); sign digits a fifth of the people. Further options are those of `alpipe bench`.
+colour, light); sign digits a fifth of the people; aerial cars, in tiles, one of three
+videos. Further options are those of `alpipe bench`.
 """
 
 from __future__ import annotations
@@ -18,14 +19,21 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from alpipe.formats import coco
+from alpipe.types import Example, Task
+from benchmarks import detection_sets
 from benchmarks.sign_digits import photos, split
 
 SETS = {
+    "aerial_cars": ("detect", "car"),
     "bccd": ("detect", "RBC,WBC,Platelets"),
     "nuclei": ("segment", "nucleus"),
     "sign_digits": ("classify", ",".join("0123456789")),
 }
 QUICK = ("--seeds", "2", "--rounds", "2", "--no-full")
+VIDEO = r"images/(\d+x\d+-\d+-\d+-)"
+"""What is one video among tiles: a place in the frames of a sequence, known by their size."""
+
 DARK, COLOURED = 100, 30
 """Mean brightness and saturation (0 to 255) that part the styles of nuclei images."""
 
@@ -56,6 +64,10 @@ def _prepare(name: str, data: Path, project: Path) -> None:
         case "bccd":
             _alpipe("-C", project, "import", "voc", data, "--subset", "test", "--holdout")
             _alpipe("-C", project, "import", "voc", data, "--subset", "trainval", "--as-truth")
+        case "aerial_cars":
+            learn, test = _tiles(data, project.parent / "tiles")
+            _alpipe("-C", project, "import", "coco", test, "--holdout", "--group-regex", detection_sets.TESTED)
+            _alpipe("-C", project, "import", "coco", learn, "--as-truth", "--group-regex", VIDEO)
         case "nuclei":
             _alpipe("-C", project, "add", "--holdout", *_fifth_of_each_style(data / "images"))
             _alpipe("-C", project, "import", "masks", data, "--as-truth")
@@ -65,6 +77,19 @@ def _prepare(name: str, data: Path, project: Path) -> None:
             _, held_out = split(data, seed=0)
             _alpipe("-C", project, "add", "--holdout", "--groups", people, *(photo.path for photo in held_out))
             _alpipe("-C", project, "import", "folders", data, "--as-truth", "--groups", people)
+
+
+def _tiles(data: Path, into: Path) -> tuple[Path, Path]:
+    """COCO sets of tiles: all frames of two videos to learn from, every fourth frame of a third to test on."""
+    sides = into / "learn", into / "test"
+    found: tuple[list[Example], list[Example]] = [], []
+    for sequence, frames in detection_sets.aerial_sequences(data).items():
+        tested = sequence.startswith(detection_sets.TESTED)
+        for frame in frames[:: detection_sets.EVERY if tested else 1]:
+            found[tested].extend(detection_sets.tiles(frame, detection_sets.TILE, into / "cut"))
+    for side, examples in zip(sides, found, strict=True):
+        coco.write(examples, side, Task.DETECT, ("car",))
+    return sides
 
 
 def _fifth_of_each_style(images: Path) -> list[Path]:

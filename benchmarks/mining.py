@@ -19,6 +19,7 @@ import platform
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,9 @@ let go for harder ones alone.
 """
 
 ARMS = ("none", "random", "hard")
+UNGUARDED = "unguarded"
+"""What is mined whatever the guard says."""
+
 FIGURES = (
     "FPPI@recall0.8",
     "FPPI@recall0.9",
@@ -77,6 +81,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="mining rounds after the first training")
     parser.add_argument("--recall", type=float, default=0.7, help="recall at which false alarms are compared")
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--arms", nargs="+", default=ARMS, choices=[*ARMS, UNGUARDED], help="of `arms`")
     parser.add_argument("--hide", type=float, default=0.0, help="share of the labels taken away, for the guard to find")
     parser.add_argument("--set-mining", nargs="*", default=[], metavar="OPTION=VALUE")
     parser.add_argument("--set-learner", nargs="*", default=[], metavar="OPTION=VALUE")
@@ -139,38 +144,52 @@ def rounds(given: argparse.Namespace, data: DetectionSet) -> None:
 
 def arms(given: argparse.Namespace, data: DetectionSet) -> None:
     """A first training; then, from the same first weights and seed, trainings with nothing added, with random regions
-    of background, and with as many hard negatives. Differences are paired by seed.
+    of background, and with as many hard negatives; on request with all that is mined, whatever the guard says.
+    Differences are paired by seed.
     """
     asked = {"exhaustive": data.exhaustive, **dict(map(option, given.set_mining))}
     options, level = MiningOptions(**asked), f"FPPI@recall{given.recall:g}"
     found: list[dict[str, Any]] = []
     for seed in range(given.seeds):
         train = some(data.train, given.images, seed)
-        hard: list[Negative] | None = None
-        for name in ARMS:
+        first: Model | None = None
+        for name in given.arms:
             arm = {"what": "arms", **describe(given, "detector", seed, asked), "arm": name}
             row = rows.known(given, arm)
             if row is None:
-                if name != "none" and hard is None:
-                    first = fit(given, "detector", data.classes, train, [], seed)
-                    hard = guarded(first, train, data, options)
-                used = {"none": [], "random": random_regions(train, hard or [], seed), "hard": hard or []}[name]
-                model = fit(given, "detector", data.classes, train, used, seed)
+                first = first or fit(given, "detector", data.classes, train, [], seed)
+                used = added(name, first, train, data, options, seed)
+                model = fit(given, "detector", data.classes, train, used, seed) if name != "none" else first
                 row = arm | measure(model, data) | {"negatives": len(used)}
-                if name == "none":
-                    hard = guarded(model, train, data, options)
                 rows.keep(given, row)
             found.append(row | {level: fppi(row, given.recall)})
             print(f"seed {seed}, {name}: mAP50 {row['mAP50']}, {level} {found[-1][level]}", flush=True)
     figures = tuple(dict.fromkeys(("mAP50", "mAP50-95", level, *FIGURES)))
     table(found, ("seed", "arm", "negatives", *figures))
-    paired = {name: differences(found, name) for name in figures}
-    for name, test in paired.items():
-        print(f"{name:24} hard − random: {test}")
-    alarms = {arm: mean([row[level] for row in found if row["arm"] == arm]) for arm in ARMS}
-    fewer = None if not alarms["random"] or alarms["hard"] is None else round(1 - alarms["hard"] / alarms["random"], 4)
+    paired = {
+        f"{one} − {other}": {name: differences(found, name, one, other) for name in figures}
+        for other, one in combinations(given.arms, 2)
+    }
+    for pair, tests in paired.items():
+        for name, test in tests.items():
+            print(f"{pair:20} {name:24} {test}")
+    alarms = {arm: mean([row[level] for row in found if row["arm"] == arm]) for arm in given.arms}
+    chance, hard = alarms.get("random"), alarms.get("hard")
+    fewer = None if not chance or hard is None else round(1 - hard / chance, 4)
     result = {"name": f"hard against random negatives on {given.set}, share of false alarms saved, {level}"}
     print(json.dumps(result | {"value": fewer, "goal": 0.3, level: alarms, "paired": paired} | machine()))
+
+
+def added(
+    arm: str, first: Model, train: Sequence[Example], data: DetectionSet, options: MiningOptions, seed: int
+) -> list[Negative]:
+    """The negatives that an arm trains on; ``first`` is the model of none."""
+    if arm == "none":
+        return []
+    if arm == UNGUARDED:
+        return mine_all(first, train, data.classes, options, []).new
+    hard = guarded(first, train, data, options)
+    return hard if arm == "hard" else random_regions(train, hard, seed)
 
 
 def guarded(model: Model, train: Sequence[Example], data: DetectionSet, options: MiningOptions) -> list[Negative]:
@@ -204,15 +223,13 @@ def random_regions(train: Sequence[Example], hard: Sequence[Negative], seed: int
     return made
 
 
-def differences(found: Sequence[dict[str, Any]], figure: str) -> dict[str, Any]:
-    """Hard minus random, seed by seed: mean, and the two-sided p of a t-test and of Wilcoxon's."""
+def differences(found: Sequence[dict[str, Any]], figure: str, one: str, other: str) -> dict[str, Any]:
+    """One arm minus the other, seed by seed: mean, and the two-sided p of a t-test and of Wilcoxon's."""
     by_seed: dict[int, dict[str, Any]] = {}
     for row in found:
         by_seed.setdefault(row["seed"], {})[row["arm"]] = row.get(figure)
-    pairs = [
-        (one["hard"], one["random"]) for one in by_seed.values() if None not in (one.get("hard"), one.get("random"))
-    ]
-    values = np.array([hard - random for hard, random in pairs])
+    both = [(of_seed.get(one), of_seed.get(other)) for of_seed in by_seed.values()]
+    values = np.array([ours - theirs for ours, theirs in both if ours is not None and theirs is not None])
     made: dict[str, Any] = {"seeds": len(values), "mean": round(float(values.mean()), 4) if len(values) else None}
     if len(values) > 1 and np.ptp(values) > 0:
         from scipy import stats
