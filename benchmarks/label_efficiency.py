@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -52,7 +53,8 @@ def main() -> None:
         ready.touch()
     arms = given.arms or Path(__file__).parent / "arms" / f"{given.set}.yaml"
     out = given.folder / ("quick" if given.quick else "bench")
-    _alpipe("-C", project, "bench", "--arms", arms, "--out", out, *(QUICK if given.quick else ()), *more)
+    bench = _command("-C", project, "bench", "--arms", arms, "--out", out, *(QUICK if given.quick else ()), *more)
+    os.execv(bench[0], bench)  # noqa: S606  # in place of this process, so that what stops it stops the bench
 
 
 def _prepare(name: str, data: Path, project: Path) -> None:
@@ -122,9 +124,13 @@ def _write_people(data: Path, table: Path) -> None:
 
 
 def _alpipe(*arguments: object) -> None:
-    done = subprocess.run([sys.executable, "-m", "alpipe.cli.main", *map(str, arguments)], check=False)
+    done = subprocess.run(_command(*arguments), check=False)
     if done.returncode:
         raise SystemExit(done.returncode)
+
+
+def _command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "alpipe.cli.main", *map(str, arguments)]
 
 
 if __name__ == "__main__":
