@@ -20,7 +20,9 @@ from alpipe.pool import ingest
 from alpipe.pool.database import Database
 from alpipe.pool.store import PoolStore
 from alpipe.project import Project, check_plugins
+from alpipe.protocols import no_progress
 from alpipe.steps.acquire import scan_name
+from alpipe.steps.candidates import Wanted, gather
 from alpipe.steps.mirroring import scan_mirrored, turned_back
 from alpipe.types import BoxPrediction, Item, ItemState, MapPrediction, Score, Split, Task
 from tests.conftest import TINY, MakeProject
@@ -67,6 +69,33 @@ def test_what_a_strategy_keeps_beside_a_score_is_computed_once(make_project: Mak
     assert kept.shape == (len(keys), len(project.classes))
     backwards = project.store.scores.features(scan, keys[::-1])
     assert np.array_equal(backwards[::-1], kept)
+
+
+def test_an_image_is_embedded_once_by_a_model(make_project: MakeProject, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = make_project(Task.CLASSIFY, strategy="coreset", **AUTOENCODER)
+    advance(project, rounds=2)
+    row = [row for row in project.store.rounds.list() if row.model][-1]
+    pool = project.store.items.list(states=ItemState.UNLABELLED, split=Split.POOL)
+    wanted = Wanted(None, row.model, embeddings=True)
+    first = gather(project, pool, wanted, no_progress)
+    assert first.embeddings is not None
+    assert len(first.embeddings) == len(pool)
+    embedded: list[str] = []
+
+    class Watched:
+        def embed(self, items: Any) -> Any:
+            embedded.extend(item.key for item in items)
+            return first.embeddings[: len(items)]
+
+    monkeypatch.setattr(Project, "model", lambda *_: Watched())
+    again = gather(project, pool, wanted, no_progress)
+    assert not embedded
+    assert np.array_equal(again.embeddings, first.embeddings)
+    assert np.array_equal(again.labelled.embeddings, first.labelled.embeddings)
+    other = sorted(pool, key=lambda item: item.key)[0]
+    project.store.embeddings.put("another model", [other.key], np.zeros((1, 3), np.float32))
+    gather(project, pool, wanted, no_progress)
+    assert embedded == [other.key]
 
 
 @pytest.mark.parametrize(
@@ -198,3 +227,10 @@ def test_a_store_of_the_first_version_keeps_its_scores(tmp_path: Path) -> None:
         assert store.items.list(states=ItemState.UNLABELLED)
         store.fingerprints.put({"k": 2**64 - 1})
         assert store.fingerprints.get(["k"]) == {"k": 2**64 - 1}
+        store.embeddings.put("m", ["k"], np.array([[1, 2]], np.float32))
+        assert store.embeddings.of("m", ["k"]).tolist() == [[1, 2]]
+        assert store.embeddings.missing("m", ["k"]) == []
+        store.embeddings.put("n", ["k"], np.array([[3]], np.float32))
+        assert store.embeddings.missing("m", ["k"]) == ["k"]
+        with pytest.raises(StoreError, match="'m' are not there"):
+            store.embeddings.of("m", ["k"])

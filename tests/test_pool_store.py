@@ -301,6 +301,7 @@ OLD_BANK = (
     "ALTER TABLE round_items DROP COLUMN error",
     "ALTER TABLE annotations DROP COLUMN edits",
     "DROP TABLE questions",
+    "DROP TABLE embeddings",
     "DROP TABLE negatives",
     """CREATE TABLE negatives (
         id INTEGER NOT NULL, round INTEGER NOT NULL, model TEXT NOT NULL, item_key VARCHAR(20) NOT NULL,

@@ -1,4 +1,4 @@
-"""What models made of the pool: scores, and the models themselves; and named values such as watermarks."""
+"""What models made of the pool: scores, embeddings, and the models themselves; and named values such as watermarks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sqlalchemy import and_, select
 from alpipe.errors import StoreError
 from alpipe.pool.database import Database, chunks, put
 from alpipe.pool.items import ITEM_COLUMNS, ItemList, States, to_item, values_of
-from alpipe.pool.tables import fingerprints, items, meta, models, scores
+from alpipe.pool.tables import embeddings, fingerprints, items, meta, models, scores
 from alpipe.types import FloatArray, ItemState, Score, Split
 
 
@@ -115,6 +115,50 @@ class Fingerprints:
                 rows = connection.execute(query.where(fingerprints.c.item_key.in_(chunk)))
                 found.update({row.item_key: row.hash % 2**64 for row in rows})
         return found
+
+
+class Embeddings:
+    """Vectors that images were turned into, by the name of what embedded them; of an image those of the last one."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def put(self, embedder: str, keys: Sequence[str], vectors: FloatArray) -> None:
+        """Keeps the (N, D) float32 vectors of these items, in place of those of another embedder."""
+        with self._database.write() as connection:
+            rows = (
+                {"item_key": key, "embedder": embedder, "vector": vector.astype("<f4").tobytes()}
+                for key, vector in zip(keys, vectors, strict=True)
+            )
+            put(connection, embeddings, rows, update=("embedder", "vector"))
+
+    def missing(self, embedder: str, keys: Sequence[str]) -> builtins.list[str]:
+        """Those of the items that this embedder has not embedded, or another has since; in their order."""
+        query = select(embeddings.c.item_key).where(embeddings.c.embedder == embedder)
+        there: set[str] = set()
+        with self._database.read() as connection:
+            for chunk in chunks(keys):
+                there.update(connection.scalars(query.where(embeddings.c.item_key.in_(chunk))))
+        return [key for key in keys if key not in there]
+
+    def of(self, embedder: str, keys: Sequence[str]) -> FloatArray:
+        """(N, D) float32: the vectors of these items, in their order. Raises StoreError where one has none, or they
+        differ in length.
+        """
+        query = select(embeddings.c.item_key, embeddings.c.vector).where(embeddings.c.embedder == embedder)
+        parts: builtins.list[FloatArray] = []
+        with self._database.read() as connection:
+            for chunk in chunks(keys):
+                found = {
+                    row.item_key: row.vector
+                    for row in connection.execute(query.where(embeddings.c.item_key.in_(chunk)))
+                }
+                if len({len(found.get(key, b"")) for key in chunk}) > 1 or not all(key in found for key in chunk):
+                    raise StoreError(
+                        f"embeddings by {embedder!r} are not there, or differ in length: run the step again"
+                    )
+                parts.append(np.frombuffer(b"".join(found[key] for key in chunk), "<f4").reshape(len(chunk), -1))
+        return np.concatenate(parts).astype(np.float32) if parts else np.zeros((0, 0), np.float32)
 
 
 @dataclass(frozen=True, slots=True)

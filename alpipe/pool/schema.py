@@ -14,7 +14,7 @@ from alpipe.errors import StoreError
 from alpipe.pool.database import Database
 
 VERSION_TABLE = "alpipe_version"
-HEAD = "0007"
+HEAD = "0008"
 """The newest revision in ``migrations/versions``; revisions are numbers in four digits."""
 
 _LOCK = 0x616C7069  # "alpi": the advisory lock that holds off a second migration in PostgreSQL

@@ -10,7 +10,7 @@ from alpipe.pool.answers import Annotations, TaskRow, Tasks, Truth, Upserted
 from alpipe.pool.bank import Negatives
 from alpipe.pool.database import Database
 from alpipe.pool.items import Details, Items, NewItem
-from alpipe.pool.knowledge import Fingerprints, Meta, ModelRow, Models, Scores
+from alpipe.pool.knowledge import Embeddings, Fingerprints, Meta, ModelRow, Models, Scores
 from alpipe.pool.questions import Asked, Questions
 from alpipe.pool.rounds import Round, Rounds
 from alpipe.pool.schema import bring_up_to_date
@@ -24,8 +24,8 @@ LATEST = Rule()
 
 class PoolStore:
     """The store, by topic: ``items``, ``truth``, ``annotations``, ``tasks``, ``scores``, ``fingerprints``,
-    ``negatives``, ``questions``, ``models``, ``rounds`` and ``meta``. Each call is one transaction; times are UTC;
-    every failure of the database is a StoreError.
+    ``embeddings``, ``negatives``, ``questions``, ``models``, ``rounds`` and ``meta``. Each call is one transaction;
+    times are UTC; every failure of the database is a StoreError.
 
     Several processes and threads may use one store at a time.
     """
@@ -38,6 +38,7 @@ class PoolStore:
         self.tasks = Tasks(database)
         self.scores = Scores(database)
         self.fingerprints = Fingerprints(database)
+        self.embeddings = Embeddings(database)
         self.negatives = Negatives(database)
         self.questions = Questions(database)
         self.models = Models(database)

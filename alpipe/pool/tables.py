@@ -140,6 +140,14 @@ fingerprints = Table(
     Column("hash", BigInteger, nullable=False),  # 64 bits, as a signed number
 )
 
+embeddings = Table(
+    "embeddings",
+    metadata,
+    _item_key(primary_key=True),
+    Column("embedder", String(128), nullable=False),  # one at a time: a new model's take the place of the last one's
+    Column("vector", LargeBinary, nullable=False),  # little-endian float32
+)
+
 negatives = Table(
     "negatives",
     metadata,

@@ -37,6 +37,11 @@ def name_of_fit(project: Project) -> str:
     return _name(project, "labelled", [one.item for one in project.store.annotations.examples(Split.POOL)])
 
 
+def name_of_pool(project: Project) -> str:
+    """Which images the autoencoder of ``of_pool`` is of."""
+    return _name(project, "pool", pool_images(project))
+
+
 def of_pool(project: Project, progress: ProgressCallback) -> Autoencoder:
     """The autoencoder of all images of the pool, labelled or not."""
     return _fitted(project, pool_images(project), "pool", progress)

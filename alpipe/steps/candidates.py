@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -17,7 +17,6 @@ from alpipe.pool.database import chunks
 from alpipe.project import Project
 from alpipe.protocols import Candidates, Labelled, Model, ProgressCallback
 from alpipe.steps import autoencoding
-from alpipe.steps.models import counted
 from alpipe.types import Item, ItemState, Progress, Split
 
 CHOSEN = (ItemState.SELECTED, ItemState.PUSHED, ItemState.LABELLED, ItemState.EMPTY)
@@ -25,6 +24,12 @@ CHOSEN = (ItemState.SELECTED, ItemState.PUSHED, ItemState.LABELLED, ItemState.EM
 
 HASHED = 256
 """Hashes written at once."""
+
+
+Embed = Callable[[Iterable[Item]], npt.NDArray[np.float32]]
+
+EMBEDDED = 256
+"""Images embedded, and their embeddings written, at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +59,10 @@ def gather(project: Project, pool: Sequence[Item], wanted: Wanted, progress: Pro
     model = project.model(wanted.model) if wanted.model is not None else None
     embeddings = known = None
     if wanted.embeddings:
-        embeddings = _embed(project, model, items, progress)
-        known = _embed(project, model, [example.item for example in examples], progress)
+        name, load = _embedder(project, wanted.model, model, progress)
+        embeddings = _embed(project, name, load, items, progress)
+        labelled_items = [example.item for example in examples]
+        known = _embed(project, name, load, labelled_items, progress) if examples else embeddings[:0]
     answers = project.store.annotations.latest(split=Split.POOL)
     labelled = Labelled(
         examples=examples,
@@ -91,11 +98,25 @@ def _hash(item: Item) -> np.uint64:
     return difference_hash(images.read(item.path))
 
 
+def _embedder(
+    project: Project, name: str | None, model: Model | None, progress: ProgressCallback
+) -> tuple[str, Callable[[], Embed]]:
+    """The name under which embeddings are filed, and what gives the function that embeds, loaded only when needed."""
+    if name is None or model is None or project.config.embeddings == "vae":
+        return autoencoding.name_of_pool(project), lambda: autoencoding.of_pool(project, progress).embed
+    return name, lambda: model.embed
+
+
 def _embed(
-    project: Project, model: Model | None, items: Sequence[Item], progress: ProgressCallback
+    project: Project, name: str, load: Callable[[], Embed], items: Sequence[Item], progress: ProgressCallback
 ) -> npt.NDArray[np.float32]:
-    if model is None or project.config.embeddings == "vae":
-        embed = autoencoding.of_pool(project, progress).embed
-    else:
-        embed = model.embed
-    return embed(counted(items, len(items), "embedding", progress))
+    """The items' embeddings, in their order. Those there are are found again: a run that was stopped goes on."""
+    keys = [item.key for item in items]
+    missing = {*project.store.embeddings.missing(name, keys)}
+    if missing:
+        embed, done = load(), len(items) - len(missing)
+        for block in chunks((item for item in items if item.key in missing), EMBEDDED):
+            project.store.embeddings.put(name, [item.key for item in block], embed(block))
+            done += len(block)
+            progress(Progress("embedding", done, len(items)))
+    return project.store.embeddings.of(name, keys)
