@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,9 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from alpipe.errors import DataError
+from alpipe.errors import BusyError, DataError
 from alpipe.loop import advance, single
 from alpipe.project import Project
+from alpipe.steps.folders import alone
 from alpipe.steps.label_check import check_labels
 from alpipe.types import (
     OUT_OF_SAMPLE,
@@ -142,6 +144,17 @@ def test_a_label_of_a_class_that_no_other_image_has_is_not_judged_and_that_is_sa
     told = check_labels(project, 3)
     assert f"1 labels {name!r} not judged" in told
     assert key not in {one.question.item.key for one in project.store.questions.list()}
+
+
+def test_one_check_runs_at_a_time(project: Project, learner: Knowing) -> None:
+    with (
+        alone(project.folder / "check-labels.lock", "check"),
+        pytest.raises(BusyError, match=rf"process {os.getpid()}\): wait until it ends"),
+    ):
+        check_labels(project, 3)
+    assert not learner.trained
+    check_labels(project, 3)
+    assert learner.trained
 
 
 def test_progress_says_which_fold_it_is(project: Project, learner: Knowing) -> None:

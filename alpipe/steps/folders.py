@@ -1,14 +1,19 @@
-"""Models on disk: a folder under its own name is always whole."""
+"""A project's private folder: models that are always whole, and work that is done by one process at a time."""
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+
+from alpipe.errors import BusyError
 
 
 class Saves(Protocol):
@@ -27,6 +32,24 @@ def save_whole(made: Saves, folder: Path) -> None:
         shutil.rmtree(temporary)
     else:
         temporary.replace(folder)
+
+
+@contextmanager
+def alone(file: Path, work: str) -> Iterator[None]:
+    """Holds the file as a lock, which falls with this process. Raises BusyError where another process of this machine
+    holds it; ``work`` says in words what it does then.
+    """
+    with file.open("a+", encoding="utf-8") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            stream.seek(0)
+            holder = stream.read(40).strip()
+            raise BusyError(f"another {work} runs (process {holder}): wait until it ends, or stop it") from None
+        stream.truncate(0)
+        stream.write(str(os.getpid()))
+        stream.flush()
+        yield
 
 
 def hash_folder(folder: Path) -> str:

@@ -16,7 +16,7 @@ from alpipe.errors import DataError
 from alpipe.project import Project
 from alpipe.protocols import Model, ProgressCallback, no_progress
 from alpipe.steps import autoencoding, review
-from alpipe.steps.folders import save_whole
+from alpipe.steps.folders import alone, save_whole
 from alpipe.steps.models import counted, hash_of, split_validation
 from alpipe.types import OUT_OF_SAMPLE, Example, Negative, NegativeState, Question, QuestionKind, QuestionState, Split
 
@@ -26,8 +26,14 @@ def check_labels(project: Project, folds: int, progress: ProgressCallback = no_p
 
     Each fold's model is kept under the hash of what it was trained on: a run that was killed goes on from its last
     checkpoint, and the same labels are not learnt again. The bank of hard negatives is not used: it holds what was
-    measured on the labels that are in question. Raises DataError where there is too little to train on.
+    measured on the labels that are in question. Raises DataError where there is too little to train on, and BusyError
+    while another check of this project runs.
     """
+    with alone(project.folder / "check-labels.lock", "check of this project's labels"):
+        return _check(project, folds, progress)
+
+
+def _check(project: Project, folds: int, progress: ProgressCallback) -> str:
     from alpipe.mining import folds as parts_of  # only those who check pay for its imports
     from alpipe.mining.label_errors import LabelErrors
     from alpipe.mining.overlooked import Overlooked
