@@ -17,7 +17,7 @@ import json
 import os
 import platform
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -29,7 +29,7 @@ from alpipe import boxes, plugins
 from alpipe.evaluation import detection
 from alpipe.evaluation.false_alarms import alarm_curve
 from alpipe.mining.guard import doubtful, sure_from
-from alpipe.mining.hard import Mined, mine
+from alpipe.mining.hard import Guard, Mined, mine, no_doubt
 from alpipe.mining.options import MiningOptions, View
 from alpipe.plugins import Kind
 from alpipe.pool.bank import key_of
@@ -158,7 +158,7 @@ def arms(given: argparse.Namespace, data: DetectionSet) -> None:
             row = rows.known(given, arm)
             if row is None:
                 first = first or fit(given, "detector", data.classes, train, [], seed)
-                used = added(name, first, train, data, options, seed)
+                used = added(name, first, train, data, options, view_of(given), seed)
                 model = fit(given, "detector", data.classes, train, used, seed) if name != "none" else first
                 row = arm | measure(model, data) | {"negatives": len(used)}
                 rows.keep(given, row)
@@ -181,24 +181,31 @@ def arms(given: argparse.Namespace, data: DetectionSet) -> None:
 
 
 def added(
-    arm: str, first: Model, train: Sequence[Example], data: DetectionSet, options: MiningOptions, seed: int
+    arm: str, first: Model, train: Sequence[Example], data: DetectionSet, options: MiningOptions, view: View, seed: int
 ) -> list[Negative]:
     """The negatives that an arm trains on; ``first`` is the model of none."""
     if arm == "none":
         return []
     if arm == UNGUARDED:
         return mine_all(first, train, data.classes, options, []).new
-    hard = guarded(first, train, data, options)
+    hard = guarded(first, train, data, options, view).new
     return hard if arm == "hard" else random_regions(train, hard, seed)
 
 
-def guarded(model: Model, train: Sequence[Example], data: DetectionSet, options: MiningOptions) -> list[Negative]:
-    """What is mined, without what the guard would ask people about first."""
-    mined = mine_all(model, train, data.classes, options, [])
+def guarded(model: Model, train: Sequence[Example], data: DetectionSet, options: MiningOptions, view: View) -> Mined:
+    """What is mined, apart from what the guard would ask people about first."""
     truths = {one.item.key: one for one in train}
-    view = options.guard_view or View.SHRINK
-    doubts = doubtful(Task.DETECT, mined.new, truths, model.predict, data.classes, options, view, mined.sure)
-    return [one for one in mined.new if one not in doubts]
+
+    def guard(candidates: Sequence[Negative], sure: float) -> Mapping[Negative, str]:
+        seen = options.guard_view or view
+        return doubtful(Task.DETECT, candidates, truths, model.predict, data.classes, options, seen, sure)
+
+    return mine_all(model, train, data.classes, options, [], guard=guard)
+
+
+def view_of(given: argparse.Namespace) -> View:
+    """As the product chooses it: mirrored where the learner's training images are."""
+    return View.SHRINK if settings(given, "detector")["flip"] == "none" else View.FLIP
 
 
 def random_regions(train: Sequence[Example], hard: Sequence[Negative], seed: int) -> list[Negative]:
@@ -250,13 +257,9 @@ def guard(given: argparse.Namespace, data: DetectionSet) -> None:
     train = some(data.train, given.images, 0)
     shown, hidden = hide(train, given.hide, np.random.default_rng(0))
     model = fit(given, "detector", data.classes, shown, [], 0)
-    mined = mine_all(model, shown, data.classes, options, [])
-    new = mined.new
-    truths = {one.item.key: one for one in shown}
-    mirrors = OPTIONS["detector", given.set]["flip"] != "none"
-    view = options.guard_view or (View.FLIP if mirrors else View.SHRINK)
-    asked = list(doubtful(Task.DETECT, new, truths, model.predict, data.classes, options, view, mined.sure))
-    trained = [one for one in new if one not in set(asked)]
+    view = options.guard_view or view_of(given)
+    mined = guarded(model, shown, data, options, view)
+    asked, trained = list(mined.doubts), mined.new
     real = {
         kind: sum(
             bool(boxes.best(np.array([one.box], np.float32), hidden[one.item_key]).iou[0] >= 0.5) for one in some_
@@ -360,9 +363,11 @@ def mine_all(
     options: MiningOptions,
     bank: Sequence[BankEntry],
     number: int = 0,
+    guard: Guard = no_doubt,
 ) -> Mined:
     truths = {one.item.key: one for one in train}
-    return mine(Task.DETECT, model.predict([one.item for one in train]), truths, classes, options, bank, number)
+    found = model.predict([one.item for one in train])
+    return mine(Task.DETECT, found, truths, classes, options, bank, number, guard=guard)
 
 
 def filed(bank: Sequence[BankEntry], mined: Mined, number: int) -> list[BankEntry]:

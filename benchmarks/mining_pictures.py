@@ -11,7 +11,7 @@ import numpy as np
 
 from alpipe import images
 from alpipe.report.draw import colour_of
-from alpipe.report.sheet import Crop, Group, sheet
+from alpipe.report.sheet import Group, cropped, sheet
 from alpipe.types import BankEntry, Example, Negative
 
 RECALLS = ("0.50", "0.60", "0.70", "0.80")
@@ -69,7 +69,7 @@ def write_sheet(
         Group(
             title,
             tuple(
-                Crop(
+                cropped(
                     images.read(items[one.item_key].path),
                     one.box,
                     f"{one.name} {one.score:.2f}",

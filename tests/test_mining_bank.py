@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from alpipe import rle
 from alpipe.mining.hard import MiningOptions, mine, still_negative
 from alpipe.types import BankEntry, Boxes, ClassPrediction, Example, ImageClass, Masks, Negative, NegativeState, Task
-from tests.test_mining import CLASSES, example, predicted, true_boxes, truths
+from tests.test_mining import CLASSES, example, map_of, predicted, true_boxes, truths
 
 MANY = MiningOptions(ratio=1000, per_image=1000, patience=1)
 HARD, QUESTION, CONFIRMED, OBJECT = (
@@ -129,3 +129,39 @@ def test_what_the_labels_contradict_by_now_is_no_negative():
         ("class", True),
     ]
     assert kept[-1].name == "dog"
+
+
+def test_what_may_be_an_object_takes_no_room_from_others():
+    """Three surer ones are doubted: the room of three goes to what is in the bank and to the next of the new ones."""
+    bank = [entry(0, score=0.5), entry(20, score=0.4)]
+    scene = found((0, 0.5, 0), (20, 0.4, 0), (40, 0.9, 0), (60, 0.9, 0), (80, 0.9, 0), (100, 0.6, 0), (120, 0.5, 0))
+    options = MiningOptions(per_image=3, ratio=1000)
+
+    def guard(candidates, sure):
+        return {one: "why" for one in candidates if one.score > 0.8}
+
+    mined = mine(Task.DETECT, [scene], EMPTY, CLASSES, options, bank, 2, guard=guard)
+    assert [one.box[0] for one in mined.doubts] == [40, 60, 80]
+    assert [one.box[0] for one in mined.new] == [100, 120]
+    assert mined.evicted == ["20"]
+    assert not set(mined.new) & set(mined.doubts)
+
+
+@pytest.mark.parametrize(("patience", "gone"), [(1, True), (2, True), (3, False)])
+def test_patience_counts_the_rounds_that_were_mined(patience: int, gone: bool):
+    """Mined in rounds 1 and 4, nothing between: two models no longer fell for it when round 5's does not."""
+    options = MiningOptions(patience=patience)
+    mined = mine(Task.DETECT, [found()], EMPTY, CLASSES, options, [entry(0)], 5, mined_in=[1, 4, 5])
+    assert (mined.evicted == ["0"]) == gone
+
+
+def test_a_ring_around_an_object_is_none_as_the_box_around_it_holds_the_object():
+    """What is trained on is a box: a negative that no training could use would only take room."""
+    guess, truth = np.zeros((80, 100), np.uint8), np.zeros((80, 100), np.uint8)
+    guess[10:70, 10:90], truth[18:62, 18:82] = 1, 1
+    guess[16:64, 16:84] = 0
+    guess[72:78, 2:20] = 1
+    labelled = example("a", rle.from_class_map(truth, CLASSES))
+    mined = mine(Task.SEGMENT, [map_of("a", guess)], truths(labelled), CLASSES, MANY)
+    assert [one.box for one in mined.new] == [(2, 72, 20, 78)]
+    assert still_negative(mined.new, [labelled], MANY) == mined.new

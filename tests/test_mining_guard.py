@@ -138,3 +138,34 @@ def test_the_other_view_is_the_image_itself_turned_over(tmp_path: Path) -> None:
     other = shown(item, View.FLIP, tmp_path / "views")
     assert np.array_equal(images.read(other.path), images.read(item.path)[:, ::-1])
     assert isinstance(see_white([other])[0], BoxPrediction)
+
+
+def test_the_smaller_view_is_smaller_for_a_network_that_scales_all_images_to_one_size(tmp_path: Path) -> None:
+    """The image keeps its size and what is in it shrinks, towards the upper left; around it is the mean colour."""
+    item = labelled(tmp_path).item
+    other = shown(item, View.SHRINK, tmp_path)
+    assert (other.width, other.height) == (item.width, item.height)
+    pixels = images.read(other.path)
+    assert pixels.shape == (80, 100, 3)
+    rows, columns = np.nonzero(pixels[..., 0] > 128)
+    assert (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1) == (32, 16, 48, 32)
+    assert (pixels[64:] == round(255 * 400 / 8000)).all()
+
+
+def test_views_of_large_images_lie_on_disk_one_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("alpipe.mining.guard.PIXELS_AT_ONCE", 20_000)
+    truths = {}
+    for key in "abcde":
+        (tmp_path / key).mkdir()
+        one = labelled(tmp_path / key, *TRUE)
+        truths[key] = replace(one, item=replace(one.item, key=key))
+    together: list[int] = []
+
+    def see(items: Sequence[Item]) -> list[Prediction]:
+        together.append(len(list(Path(items[0].uri).parent.iterdir())))
+        return see_white(items)
+
+    negatives = [replace(WHITE, item_key=key) for key in truths]
+    found = doubtful(Task.DETECT, negatives, truths, see, CLASSES, OPTIONS, View.FLIP, SURE)
+    assert [one.item_key for one in found] == [*"abcde"]
+    assert together == [2, 2, 1]

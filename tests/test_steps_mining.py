@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import sqlalchemy
 from PIL import Image
 
+from alpipe.errors import BusyError, DataError
 from alpipe.loop import advance, single
 from alpipe.project import Project
 from alpipe.protocols import no_progress
@@ -23,7 +24,7 @@ from tests.conftest import MakeProject, Ran
 
 
 class Dreamer:
-    """A model that is sure of an object in the lower right corner of every image."""
+    """A model that is sure of an object in the upper left corner of every image."""
 
     classes = ("0", "4", "7")
 
@@ -34,7 +35,7 @@ class Dreamer:
     def predict(self, items: Iterable[Item]) -> Iterator[Prediction]:
         for item in items:
             self.seen.append(item.key)
-            box = np.array([[item.width - 12, item.height - 12, item.width, item.height]], np.float32)
+            box = np.array([[0, 0, 12, 12]], np.float32)
             score = np.array([self.score], np.float32)
             yield BoxPrediction(item.key, box, score, np.array([[self.score, 0, 0]], np.float32), np.zeros(1, np.int64))
 
@@ -51,6 +52,17 @@ def dream(project: Project, monkeypatch: pytest.MonkeyPatch, score: float = 0.9)
     dreamer = Dreamer(score)
     monkeypatch.setattr(Project, "model", lambda self, name: dreamer)
     return dreamer
+
+
+class Cut:
+    """A kind of statement that tells when one is made."""
+
+    def __init__(self, made: Callable[..., Any], tell: Callable[[], None]) -> None:
+        self.made, self.tell = made, tell
+
+    def __call__(self, *given: Any) -> Any:
+        self.tell()
+        return self.made(*given)
 
 
 def bank(project: Project) -> list[Any]:
@@ -129,9 +141,11 @@ def test_the_ledger_and_the_report_tell_what_was_mined(
     project: Project, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     dream(project, monkeypatch)
-    mine_with(project, 1, "any", no_progress)
-    counts = project.store.rounds.list()[1].counts
-    assert {"mined", "evicted", "questions", "bank"} <= set(counts)
+    counts = mine_with(project, 1, "any", no_progress)
+    assert counts["mined"] > 0
+    ledger = project.store.rounds.list()[1].counts
+    assert counts.items() <= ledger.items()
+    assert {*ledger} - {*counts}, "what other steps counted stays"
     page = write_report(project, tmp_path / "report.html").read_text(encoding="utf-8")
     assert "Hardest negatives" in page
     assert "<h3>Round 1</h3>" in page
@@ -189,20 +203,81 @@ def test_an_image_that_is_gone_leaves_a_grey_square(
     assert ran.status == 0
 
 
-@pytest.mark.slow
-def test_a_mining_killed_by_the_system_and_run_again_gives_the_same_bank(project: Project) -> None:
-    """Killed at the first sign of life of the mining itself, in a process of its own."""
-    name = project.store.models.list()[-1].name
-    mine_again(project, 2, name)
-    expected = bank(project)
-    code = (
-        "import os, signal, sys; from pathlib import Path; from alpipe.project import Project;"
-        "from alpipe.steps.mining import mine_again\n"
-        "def die(now):\n    if now.done: os.kill(os.getpid(), signal.SIGKILL)\n"
-        f"mine_again(Project.open(Path(sys.argv[1])), 2, {name!r}, die)"
+def test_a_mining_that_fails_while_the_bank_is_written_leaves_it_as_it_was(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cut between any two statements of the transaction, and run again."""
+    dream(project, monkeypatch)
+    mine_with(project, 1, "any", no_progress)
+    before = bank(project)
+    dream(project, monkeypatch, score=0.1)
+    statements = 0
+    with monkeypatch.context() as patch:
+        cut_at = 1
+        while True:
+            statements = 0
+
+            def cut(*_: object) -> None:
+                nonlocal statements
+                statements += 1
+                if statements == cut_at:  # noqa: B023
+                    raise KeyboardInterrupt
+
+            for name in ("delete", "update", "insert"):
+                patch.setattr(f"alpipe.pool.bank.{name}", Cut(getattr(sqlalchemy, name), cut))
+            try:
+                mine_with(project, 2, "better", no_progress)
+            except KeyboardInterrupt:
+                assert bank(project) == before
+                cut_at += 1
+            else:
+                break
+    assert cut_at > 4
+    after = bank(project)
+    assert {entry.state for entry in after} == {NegativeState.EASY}
+    mine_with(project, 2, "better", no_progress)
+    assert bank(project) == after
+
+
+def test_a_round_before_the_last_one_mined_is_refused(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The later bank was made of what there was before; the model may be any."""
+    dream(project, monkeypatch)
+    mine_with(project, 1, "any", no_progress)
+    mine_with(project, 2, "any", no_progress)
+    before = bank(project)
+    with pytest.raises(DataError, match=r"round 1 cannot be mined again: round 2 was mined since.*--round 2"):
+        mine_with(project, 1, "any", no_progress)
+    assert bank(project) == before
+    first = project.store.models.list()[0]
+    assert first.round == 1
+    assert "in the bank" in mine_again(project, None, first.name)
+
+
+def test_one_mining_runs_at_a_time(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    dream(project, monkeypatch)
+
+    def another(_: object) -> None:
+        mine_with(project, 2, "other", no_progress)
+
+    with pytest.raises(BusyError, match=f"another mining of this project runs \\(process {os.getpid()}\\)"):
+        mine_with(project, 2, "any", another)
+    assert bank(project) == []
+
+
+def test_what_a_person_is_being_asked_stays_when_another_model_mines(
+    make_project: MakeProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = make_project(mining={"guard_view": "shrink", "guard_score": 0.5, "questions": 2})
+    advance(project, rounds=2)
+    dream(project, monkeypatch)
+    monkeypatch.setattr("alpipe.mining.guard._true_areas", lambda truths: {"0": (0.0, 1e9)})
+    mine_with(project, 2, "any", no_progress)
+    (asked, other) = project.store.negatives.questions()
+    project.store.questions.asked([(asked.key, "7")], 2)
+    dream(project, monkeypatch, score=0.1)
+    mine_with(project, 2, "another", no_progress)
+    assert {one.key for one in project.store.negatives.questions()} == {asked.key}
+    settled = project.store.negatives.settle(
+        [RegionAnswer(key, False, "labelstudio:1") for key in (asked.key, other.key)]
     )
-    ended = subprocess.run([sys.executable, "-c", code, project.root], check=False)
-    assert ended.returncode == -9
-    assert bank(project) == expected
-    mine_again(project, 2, name)
-    assert bank(project) == expected
+    assert (settled.taken, settled.unknown) == (1, (other.key,))

@@ -34,8 +34,9 @@ SAME_OBJECT, NEAR = 0.5, 0.3
 @dataclass(frozen=True, slots=True)
 class Findings:
     """``xyxy`` (N, 4) pixels, ``scores`` (N,), ``class_index`` (N,), ``iou`` (N,) best overlap with a true object of
-    any class, and ``covered`` (N,), by which a finding is told from an object: the IoU of boxes, the share of a mask's
-    region that lies on objects, 1 for a class that is right or not the most probable.
+    any class, and ``covered`` (N,), by which a finding is told from an object: the IoU of boxes; the share of a mask's
+    region that lies on objects, or of the box around it, which is what is trained on, if that is larger; 1 for a class
+    that is right or not the most probable.
     """
 
     xyxy: FloatArray
@@ -86,7 +87,8 @@ def _regions(prediction: MapPrediction, labels: Masks, classes: Sequence[str], m
             score = min(1.0, float(probs[window][inside].mean()))
             under = np.bincount(true_regions[window][inside], minlength=len(true_areas))[1:]
             iou = float((under / (area + true_areas[1:] - under)).max(initial=0))
-            rows.append((x, y, x + w, y + h, score, value - 1, iou, under.sum() / area))
+            covered = max(under.sum() / area, truth[window].mean())
+            rows.append((x, y, x + w, y + h, score, value - 1, iou, covered))
     table = np.array(rows, np.float32).reshape(-1, 8)
     return Findings(table[:, :4], table[:, 4], table[:, 5].astype(np.int64), table[:, 6], table[:, 7])
 

@@ -31,8 +31,8 @@ SIZES = 0.05, 0.95
 SMALLER = 0.8
 """Factor by which ``View.SHRINK`` makes an image smaller."""
 
-AT_ONCE = 32
-"""Images whose other views lie on disk together."""
+PIXELS_AT_ONCE = 1 << 25
+"""Pixels of the images whose other views lie on disk together (100 MB); a larger image lies there alone."""
 
 
 def doubtful(
@@ -64,12 +64,23 @@ def doubtful(
         if negative.score >= least and fits and not is_empty(truths[negative.item_key].labels):
             candidates.setdefault(negative.item_key, []).append(negative)
     found: dict[Negative, str] = {}
-    keys = list(candidates)
-    for start in range(0, len(keys), AT_ONCE):
-        some = [truths[key].item for key in keys[start : start + AT_ONCE]]
+    for some in _blocks([truths[key].item for key in candidates]):
         for item, again in zip(some, _seen_again(task, some, predict, classes, options, view, least), strict=True):
             found |= dict(_stable(candidates[item.key], again, view))
     return dict(sorted(found.items(), key=lambda one: (-one[0].score, one[0].item_key, one[0].box)))
+
+
+def _blocks(items: Sequence[Item]) -> Iterator[list[Item]]:
+    block: list[Item] = []
+    pixels = 0
+    for item in items:
+        pixels += item.width * item.height
+        if block and pixels > PIXELS_AT_ONCE:
+            yield block
+            block, pixels = [], item.width * item.height
+        block.append(item)
+    if block:
+        yield block
 
 
 def sure_from(options: MiningOptions, sure: float) -> float:
@@ -78,25 +89,34 @@ def sure_from(options: MiningOptions, sure: float) -> float:
 
 
 def shown(item: Item, view: View, folder: Path) -> Item:
-    """The item's image in another view, written into the folder. Raises DataError where it cannot be read."""
+    """The item's image in another view, written into the folder: mirrored, or smaller in a frame of the same size, in
+    the mean colour, since networks that scale every image to one size would see a smaller image just as before. Raises
+    DataError where it cannot be read.
+    """
     pixels = images.read(item.path)
     if view is View.FLIP:
         pixels = np.ascontiguousarray(pixels[:, ::-1])
     else:
-        size = max(1, round(item.width * SMALLER)), max(1, round(item.height * SMALLER))
-        pixels = np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
+        width, height = _smaller(item)
+        small = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
+        pixels = np.full_like(pixels, pixels.mean(axis=(0, 1)).round())
+        pixels[:height, :width] = small
     path = folder / f"{item.key}.bmp"  # as it is: nothing is lost, and writing it takes no time
     if not cv2.imwrite(str(path), pixels[:, :, ::-1]):
         raise DataError(f"{path} cannot be written; is the disk for temporary files full?")
-    return replace(item, uri=str(path), width=pixels.shape[1], height=pixels.shape[0])
+    return replace(item, uri=str(path))
 
 
 def back(xyxy: FloatArray, item: Item, view: View) -> FloatArray:
     """(N, 4) boxes of the other view, in pixels of the item's image."""
     if view is View.FLIP:
         return np.stack([item.width - xyxy[:, 2], xyxy[:, 1], item.width - xyxy[:, 0], xyxy[:, 3]], axis=1)
-    width, height = max(1, round(item.width * SMALLER)), max(1, round(item.height * SMALLER))
+    width, height = _smaller(item)
     return xyxy * np.array([item.width / width, item.height / height] * 2, np.float32)
+
+
+def _smaller(item: Item) -> tuple[int, int]:
+    return max(1, round(item.width * SMALLER)), max(1, round(item.height * SMALLER))
 
 
 def _seen_again(

@@ -9,7 +9,7 @@ in the bootstrapping of Felzenszwalb et al. (2010, section 4.3), and what is the
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -42,16 +42,29 @@ SAME_REGION = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Mined:
-    """``new`` hard negatives, best score first; ``scores`` of the bank's entries by key, 0 where nothing of their class
-    is found there; ``still_hard`` the keys of those that the model falls for; ``evicted`` of those that are let
-    go, having been easy for long enough, or for harder ones.
+    """``new`` hard negatives, best score first; ``doubts`` those that may be objects, with the reason, best score
+    first: they are none of ``new`` and take no room from others. ``scores`` of the bank's entries by key, 0 where
+    nothing of their class is found there; ``still_hard`` the keys of those that the model falls for; ``evicted`` of
+    those that are let go, having been easy for long enough, or for harder ones. ``sure`` is the score down to which a
+    quarter of what the model finds is labelled.
     """
 
     new: list[Negative]
+    doubts: dict[Negative, str]
     scores: dict[str, float]
     still_hard: list[str]
     evicted: list[str]
-    sure: float = float("inf")
+    sure: float
+
+
+Guard = Callable[[Sequence[Negative], float], Mapping[Negative, str]]
+"""Those of the candidates that may be objects, with the reason, by the score from which the model is sure."""
+
+
+def no_doubt(candidates: Sequence[Negative], sure: float) -> Mapping[Negative, str]:
+    """The guard where every object is labelled."""
+    del candidates, sure
+    return {}
 
 
 def mine(
@@ -62,17 +75,23 @@ def mine(
     options: MiningOptions,
     bank: Sequence[BankEntry] = (),
     round_: int = 0,
+    *,
+    mined_in: Collection[int] | None = None,
+    guard: Guard = no_doubt,
 ) -> Mined:
     """The hard negatives in predictions on labelled images, and what becomes of those in the bank in this round.
+    ``mined_in`` are the rounds in which the bank was mined before (None: in each).
 
     detect: boxes of at least ``min_score`` whose IoU with each true box, of whatever class, is below ``max_iou``.
-    segment: connected regions of a predicted class, by their mean probability, of which less than ``max_iou`` lies on
-    true objects of any class (so a part of an object is none). classify: the whole image where the most probable class
-    is wrong. Regions of the bank are not found again, those that a person was asked about whatever the class.
+    segment: connected regions of a predicted class, by their mean probability, of which, and of the box around them,
+    less than ``max_iou`` lies on true objects of any class (so a part of an object is none, nor is a ring around one).
+    classify: the whole image where the most probable class is wrong. Regions of the bank are not found again, those
+    that a person was asked about whatever the class.
 
-    The hardest of new and old are kept, ``per_image`` in an image, ``per_class`` of a class, and in all ``ratio`` times
-    the true objects in ``truths`` (boxes, connected regions, images), or times 1 where there are none; what a person
-    confirmed stays in any case. The order of the predictions has no influence.
+    What the ``guard`` doubts is left out. The hardest of the other new ones and of the old are kept, ``per_image`` in
+    an image, ``per_class`` of a class, and in all ``ratio`` times the true objects in ``truths`` (boxes, connected
+    regions, images), or times 1 where there are none; what a person confirmed stays in any case. The order of the
+    predictions has no influence.
 
     Raises DataError for a prediction on an item without truth or of the hold-out, which is never trained on, and for
     labels or predictions that do not fit the task.
@@ -94,14 +113,18 @@ def mine(
     # what a mining of this very round said before does not count: it may have been another model's
     last = {entry.key: min(entry.hard_round, round_ - 1) for entry in bank} | dict.fromkeys(still_hard, round_)
     old = [entry for entry in bank if entry.state in (NegativeState.HARD, NegativeState.CONFIRMED)]
+    earlier = range(round_) if mined_in is None else sorted({number for number in mined_in if number < round_})
+    misses = {key: sum(number > hard for number in earlier) + (hard < round_) for key, hard in last.items()}
     stay = [
         (entry, scores.get(entry.key, entry.score))
         for entry in old
-        if entry.state is NegativeState.CONFIRMED or round_ - last[entry.key] < options.patience
+        if entry.state is NegativeState.CONFIRMED or misses[entry.key] < options.patience
     ]
-    kept_new, kept_old = _hardest(new, stay, options, positives)
+    sure = trust.score()
+    doubts = dict(sorted(guard(new, sure).items(), key=lambda one: _rank(one[0], one[0].score)))
+    kept_new, kept_old = _hardest([one for one in new if one not in doubts], stay, options, positives)
     evicted = [entry.key for entry in old if entry.key not in kept_old]
-    return Mined(kept_new, scores, still_hard, evicted, trust.score())
+    return Mined(kept_new, doubts, scores, still_hard, evicted, sure)
 
 
 def still_negative(

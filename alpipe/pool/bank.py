@@ -10,8 +10,8 @@ from sqlalchemy import Row, and_, bindparam, case, delete, func, insert, or_, se
 
 from alpipe.pool.database import Database, chunks
 from alpipe.pool.items import ITEM_COLUMNS, to_item
-from alpipe.pool.tables import items, negatives
-from alpipe.types import KEY_LENGTH, BankEntry, Negative, NegativeState, RegionAnswer, RegionQuestion
+from alpipe.pool.tables import items, negatives, questions
+from alpipe.types import KEY_LENGTH, BankEntry, Negative, NegativeState, QuestionState, RegionAnswer, RegionQuestion
 
 SETTLED = (NegativeState.CONFIRMED, NegativeState.OBJECT)
 """What a person said stays, whatever is mined again."""
@@ -47,17 +47,17 @@ class Negatives:
 
         ``mined`` are its new hard negatives; ``questions`` those that may be objects, with the reason; ``scores`` the
         model's new scores of entries by key; ``still_hard`` the keys of those that it falls for; ``evicted`` of those
-        that are let go. Regions that a person has settled stay.
+        that are let go. Regions that a person has settled, or is being asked about, stay.
         """
         rows = [_row(round_, model, negative, NegativeState.HARD, None) for negative in mined]
         rows += [_row(round_, model, one, NegativeState.QUESTION, why) for one, why in (questions or {}).items()]
         new_scores = [{"key_": key, "last_score": float(value)} for key, value in (scores or {}).items()]
         with self._database.write() as connection:
-            connection.execute(delete(negatives).where(negatives.c.round == round_, _is(*SETTLED).is_(False)))
+            connection.execute(delete(negatives).where(negatives.c.round == round_, or_(*_with_people()).is_(False)))
             left = update(negatives).where(negatives.c.left_round == round_, _is(NegativeState.EASY))
             connection.execute(left.values(state=NegativeState.HARD.value, left_round=None))
-            settled = set(connection.scalars(select(negatives.c.key).where(negatives.c.round == round_)))
-            for some in chunks(row for row in rows if row["key"] not in settled):
+            stay = set(connection.scalars(select(negatives.c.key).where(negatives.c.round == round_)))
+            for some in chunks(row for row in rows if row["key"] not in stay):
                 connection.execute(insert(negatives), some)
             rescored = update(negatives).where(negatives.c.key == bindparam("key_"), negatives.c.last_round <= round_)
             for some in chunks(new_scores):
@@ -94,7 +94,8 @@ class Negatives:
 
     def before(self, round_: int) -> list[BankEntry]:
         """The bank that a round's mining starts from, however often it was mined: without what the round found, save
-        what people have settled since, and with what it evicted. Easy and stale entries are not in it.
+        what people have settled since or are being asked about, and with what it evicted. Easy and stale entries are
+        not in it.
         """
         evicted = and_(_is(NegativeState.EASY), negatives.c.left_round == round_)
         state = case((evicted, NegativeState.HARD.value), else_=negatives.c.state).label("state")
@@ -102,11 +103,19 @@ class Negatives:
         there = or_(_is(NegativeState.HARD, NegativeState.QUESTION, *SETTLED), evicted)
         query = (
             select(*others, state)
-            .where(there, or_(negatives.c.round != round_, _is(*SETTLED)))
+            .where(there, or_(negatives.c.round != round_, *_with_people()))
             .order_by(negatives.c.item_key, negatives.c.id)
         )
         with self._database.read() as connection:
             return [_to_entry(row) for row in connection.execute(query)]
+
+    def newest_round(self) -> int | None:
+        """The last round whose mining left anything in the bank, or looked at what was there."""
+        latest = [func.max(column) for column in (negatives.c.round, negatives.c.last_round, negatives.c.left_round)]
+        with self._database.read() as connection:
+            return max(
+                (number for number in connection.execute(select(*latest)).one() if number is not None), default=None
+            )
 
     def questions(self, min_score: float = 0.0) -> list[RegionQuestion]:
         """The open questions, the surest first; without those that the newest model scores below ``min_score``."""
@@ -170,6 +179,12 @@ def key_of(round_: int, negative: Negative) -> str:
 
 def _is(*states: NegativeState) -> Any:
     return negatives.c.state.in_([state.value for state in states])
+
+
+def _with_people() -> tuple[Any, Any]:
+    """What a mining must leave: what people have settled, and what lies before them."""
+    asked = select(questions.c.key).where(questions.c.state == QuestionState.ASKED.value)
+    return _is(*SETTLED), and_(_is(NegativeState.QUESTION), negatives.c.key.in_(asked))
 
 
 def _row(round_: int, model: str, negative: Negative, state: NegativeState, reason: str | None) -> dict[str, Any]:

@@ -143,6 +143,14 @@ class Rounds:
                 values["finished_at"] = datetime.now(UTC)
             return connection.execute(update(rounds).where(*mine).values(values)).rowcount == 1
 
+    def note(self, number: int, counts: Mapping[str, int]) -> None:
+        """Adds counts to those of a round, in place of earlier ones of the same names, whatever step it stands at."""
+        with self._database.write() as connection:
+            one = select(rounds.c.counts).where(rounds.c.number == number).with_for_update()
+            old = connection.scalar(one) or {}
+            values = {"counts": {**old, **_plain("counts", dict(counts))}}
+            connection.execute(update(rounds).where(rounds.c.number == number).values(values))
+
     def select_items(
         self, number: int, keys: Iterable[str], reason_by_key: Mapping[str, str], control: Iterable[str] = ()
     ) -> builtins.list[str]:

@@ -22,12 +22,23 @@ PAPER, INK, QUIET, MISSING = "#ffffff", "#111418", "#59616b", "#d8dce1"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Crop:
-    """A region of an (H, W, 3) image, None where that cannot be read, its xyxy ``box``, a caption and a colour."""
+    """A piece of an image around a region, (H, W, 3) with SIDE pixels on its longer side, None where it cannot be read;
+    the region's xyxy ``box`` in it, a caption and a colour. ``cropped`` makes one.
+    """
 
-    image: ByteArray | None
+    pixels: ByteArray | None
     box: tuple[float, float, float, float]
     caption: str
     colour: str
+
+
+def cropped(image: ByteArray | None, box: tuple[float, float, float, float], caption: str, colour: str) -> Crop:
+    """The crop around the xyxy ``box`` of an (H, W, 3) image, of which nothing more is kept."""
+    if image is None:
+        return Crop(None, box, caption, colour)
+    pixels, within = cut_out(image, box, SIDE)
+    x1, y1, x2, y2 = within.tolist()
+    return Crop(pixels.copy(), (x1, y1, x2, y2), caption, colour)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,9 +72,9 @@ def sheet(groups: Sequence[Group], columns: int = 12) -> bytes:
 
 
 def _draw(page: Image.Image, pen: ImageDraw.ImageDraw, crop: Crop, left: int, top: int) -> None:
-    if crop.image is None:
+    if crop.pixels is None:
         pen.rectangle((left, top, left + SIDE - 1, top + SIDE - 1), MISSING)
         return
-    pixels, (x1, y1, x2, y2) = cut_out(crop.image, crop.box, SIDE)
-    page.paste(Image.fromarray(pixels), (left, top))
+    x1, y1, x2, y2 = crop.box
+    page.paste(Image.fromarray(crop.pixels), (left, top))
     pen.rectangle((left + x1, top + y1, left + max(x1, x2 - 1), top + max(y1, y2 - 1)), outline=crop.colour, width=1)

@@ -15,7 +15,7 @@ from alpipe.errors import AlpipeError, DataError
 from alpipe.project import Project
 from alpipe.report import draw
 from alpipe.report.page import Gallery, Picture
-from alpipe.report.sheet import MOST, Crop, Group, sheet
+from alpipe.report.sheet import MOST, Crop, Group, cropped, sheet
 from alpipe.types import BankEntry, ByteArray, Item, NegativeState
 
 MOST_PICTURES = 24
@@ -61,23 +61,25 @@ def write_sheet(entries: Sequence[BankEntry], items: Mapping[str, Item], classes
     be read, or are not among the ``items`` by key, leave a grey square. Raises DataError where the file cannot be
     written.
     """
-    read: dict[str, ByteArray | None] = {}
-    groups: dict[tuple[int, str], list[BankEntry]] = {}
-    for entry in sorted(entries, key=_by_score)[:MOST]:
-        groups.setdefault((entry.round, entry.negative.name), []).append(entry)
-    counts = Counter((entry.round, entry.negative.name) for entry in entries)
-    made = []
-    for (round_, name), some in sorted(groups.items()):
-        colour = draw.colour_of(name, classes)
-        crops = []
+    shown = sorted(entries, key=_by_score)[:MOST]
+    crops: dict[str, Crop] = {}
+    by_item: dict[str, list[BankEntry]] = {}
+    for entry in shown:
+        by_item.setdefault(entry.negative.item_key, []).append(entry)
+    for key, some in by_item.items():  # an image at a time: all of them would not fit into memory
+        image = _read(items[key]) if key in items else None
         for entry in some:
-            item = items.get(entry.negative.item_key)
-            if item is not None and item.key not in read:
-                read[item.key] = _read(item)
             state = "" if entry.state in SHOWN else f" {entry.state.value}"
-            image = None if item is None else read[item.key]
-            crops.append(Crop(image, entry.negative.box, f"{entry.negative.score:.2f}{state}", colour))
-        made.append(Group(f"round {round_} · {name} · {counts[round_, name]}", tuple(crops)))
+            caption, colour = f"{entry.negative.score:.2f}{state}", draw.colour_of(entry.negative.name, classes)
+            crops[entry.key] = cropped(image, entry.negative.box, caption, colour)
+    groups: dict[tuple[int, str], list[Crop]] = {}
+    for entry in shown:
+        groups.setdefault((entry.round, entry.negative.name), []).append(crops[entry.key])
+    counts = Counter((entry.round, entry.negative.name) for entry in entries)
+    made = [
+        Group(f"round {round_} · {name} · {counts[round_, name]}", tuple(some))
+        for (round_, name), some in sorted(groups.items())
+    ]
     with _stated(path, "--sheet"):
         path.write_bytes(sheet(made))
     return sum(len(group.crops) for group in made)

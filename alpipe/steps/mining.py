@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from alpipe.errors import DataError
@@ -10,6 +11,7 @@ from alpipe.pool.store import Round
 from alpipe.project import Project, mining_options
 from alpipe.protocols import Model, ProgressCallback, no_progress
 from alpipe.steps import review
+from alpipe.steps.folders import alone
 from alpipe.steps.models import counted
 from alpipe.steps.outcome import Done, Outcome
 from alpipe.types import OUT_OF_SAMPLE, BankEntry, Example, Item, Negative, NegativeState, Prediction, Split
@@ -33,7 +35,21 @@ def mine_with(project: Project, round_: int, model: str, progress: ProgressCallb
     """Mines with any model of the project and files it under a round, in place of what was mined there before; returns
     the counts for the ledger. Only labelled images of the pool are looked at. The bank is written at the end, in one
     transaction, and depends on the bank of before the round, the model and the labels alone.
+
+    Raises DataError where there is nothing to mine on and for a round before the last one that was mined, on which
+    its bank depends; BusyError while another mining of this project runs.
     """
+    with alone(project.folder / "mining.lock", "mining of this project"):
+        newest = project.store.negatives.newest_round()
+        if newest is not None and round_ < newest:
+            raise DataError(
+                f"round {round_} cannot be mined again: round {newest} was mined since, and its bank is made of what"
+                f" there was before; file it under round {newest} (--round {newest})"
+            )
+        return _mine(project, round_, model, progress)
+
+
+def _mine(project: Project, round_: int, model: str, progress: ProgressCallback) -> dict[str, int]:
     from alpipe.mining.label_errors import LabelErrors
     from alpipe.mining.options import MiningOptions
 
@@ -42,7 +58,7 @@ def mine_with(project: Project, round_: int, model: str, progress: ProgressCallb
     if not truths:
         raise DataError("no image of the pool is labelled: there is nothing to mine on")
     doubted = LabelErrors(truths, project.classes)
-    mined, doubts = find(
+    mined = find(
         project,
         project.model(model),
         truths,
@@ -50,15 +66,15 @@ def mine_with(project: Project, round_: int, model: str, progress: ProgressCallb
         progress,
         bank=project.store.negatives.before(round_),
         round_=round_,
+        mined_in=[each.number for each in project.store.rounds.list() if "mined" in each.counts],
         watch=doubted.watch,
     )
-    new = [negative for negative in mined.new if negative not in doubts]
-    asked = dict(list(doubts.items())[: options.questions])
+    asked = dict(list(mined.doubts.items())[: options.questions])
     store = project.store.negatives
     store.replace(
         round_,
         model,
-        new,
+        mined.new,
         questions=asked,
         scores=mined.scores,
         still_hard=mined.still_hard,
@@ -66,13 +82,15 @@ def mine_with(project: Project, round_: int, model: str, progress: ProgressCallb
     )
     review.file(project, truths, doubted.questions(round_, model), spare=OUT_OF_SAMPLE)
     states = store.counts()
-    return {
-        "mined": len(new),
+    counts = {
+        "mined": len(mined.new),
         "evicted": len(mined.evicted),
         "questions": len(asked),
-        "unasked": len(doubts) - len(asked),
+        "unasked": len(mined.doubts) - len(asked),
         "bank": states[NegativeState.HARD] + states[NegativeState.CONFIRMED],
     }
+    project.store.rounds.note(round_, counts)
+    return counts
 
 
 def find(
@@ -84,10 +102,12 @@ def find(
     *,
     bank: Sequence[BankEntry] = (),
     round_: int = 0,
+    mined_in: Sequence[int] | None = None,
     watch: Callable[[Iterator[Prediction]], Iterator[Prediction]] = iter,
-) -> tuple[Mined, dict[Negative, str]]:
-    """What a model takes for objects on labelled images, and those of it that may be objects that nobody marked, with
-    the reason; writes nothing. ``truths`` are the images by key, ``watch`` sees each prediction as it passes.
+) -> Mined:
+    """What a model takes for objects on labelled images, apart from what may be objects that nobody marked; writes
+    nothing. ``truths`` are the images by key, ``mined_in`` the rounds that were mined, ``watch`` sees each prediction
+    as it passes.
     """
     from alpipe.mining.guard import doubtful
     from alpipe.mining.hard import mine as hard_negatives
@@ -95,27 +115,24 @@ def find(
     def predict(items: Sequence[Item], stage: str) -> Iterator[Prediction]:
         return counted(net.predict(items), len(items), stage, progress)
 
+    def guard(candidates: Sequence[Negative], sure: float) -> Mapping[Negative, str]:
+        again = partial(predict, stage="looking again at doubtful ones")
+        view = options.guard_view or _view(project)
+        return doubtful(task, candidates, truths, again, classes, options, view, sure)
+
     task, classes = project.config.task, project.classes
     predictions = predict([example.item for example in truths.values()], "mining")
-    mined = hard_negatives(task, watch(predictions), truths, classes, options, bank, round_)
-    doubts = doubtful(
-        task,
-        mined.new,
-        truths,
-        lambda views: predict(views, "looking again at doubtful ones"),
-        classes,
-        options,
-        options.guard_view or _view(project),
-        mined.sure,
+    return hard_negatives(
+        task, watch(predictions), truths, classes, options, bank, round_, mined_in=mined_in, guard=guard
     )
-    return mined, doubts
 
 
 def mine_again(
     project: Project, number: int | None, model: str | None, progress: ProgressCallback = no_progress
 ) -> str:
     """Mines with any model of the project, at any time, and says what came of it. ``number`` is the round under which
-    it is filed (None: the model's), ``model`` its name (None: the round's). Raises DataError for one that is not there.
+    it is filed (None: the model's, or the last that was mined, if that is later), ``model`` its name (None: the
+    round's). Raises DataError for one that is not there.
     """
     known = {row.name: row for row in project.store.models.list()}
     rounds = {round_.number: round_ for round_ in project.store.rounds.list()}
@@ -126,7 +143,8 @@ def mine_again(
             raise DataError(f"round {number} has no model; rounds with one: {with_one}")
     if model not in known:
         raise DataError(f"no model {model!r} in this project; there are: {', '.join(known) or 'none yet'}")
-    number = known[model].round if number is None else number
+    if number is None:
+        number = max(known[model].round, project.store.negatives.newest_round() or 0)
     if number not in rounds:
         raise DataError(f"there is no round {number}; there are: {', '.join(map(str, rounds)) or 'none yet'}")
     return describe(mine_with(project, number, model, progress))
@@ -143,8 +161,9 @@ def describe(counts: dict[str, int]) -> str:
         parts.append(f"{counts['questions']} may be objects that nobody marked and wait for a person")
     if counts["unasked"]:
         parts.append(f"{counts['unasked']} more of these are left for later rounds")
-    end = "" if counts["mined"] or counts["questions"] else ": nothing new, mining has done its work for these labels"
-    return ", ".join(parts) + end
+    if any(counts[name] for name in ("mined", "evicted", "questions", "unasked")):
+        return ", ".join(parts)
+    return ", ".join(parts) + ": nothing new, mining has done its work for these labels"
 
 
 def _view(project: Project) -> Any:

@@ -94,19 +94,19 @@ def mine_outside(
             f" labels, {len(report.refused)} parts refused"
             + (f"; the first: {report.refused[0].source}: {report.refused[0].reason}" if report.refused else "")
         )
-    mined, doubts = find(project, net, truths, options, progress)
+    mined = find(project, net, truths, options, progress)
     entries = [
         BankEntry(
             key_of(row.round, negative),
             negative,
             row.round,
             row.name,
-            NegativeState.QUESTION if negative in doubts else NegativeState.HARD,
+            NegativeState.QUESTION if negative in mined.doubts else NegativeState.HARD,
             negative.score,
             row.round,
-            doubts.get(negative),
+            mined.doubts.get(negative),
         )
-        for negative in mined.new
+        for negative in sorted([*mined.new, *mined.doubts], key=lambda one: (-one.score, one.item_key, one.box))
     ]
     items = {key: example.item for key, example in truths.items()}
     return Outside(row.name, entries, items, len(held_out), report.unlabelled, report.refused)
