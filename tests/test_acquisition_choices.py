@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -95,13 +97,19 @@ def test_classes_are_there_that_are_predicted() -> None:
     assert present(a_map(*speck), 0, 0.0).tolist() == [1, 1]
 
 
-@given(st.integers(0, 50), st.floats(0, 1), st.lists(st.booleans(), min_size=1, max_size=6))
-def test_quotas_are_even_and_stay_within_their_share(k: int, share: float, wanted: list[bool]) -> None:
-    each = quotas(k, share, np.array(wanted))
-    assert each.sum() == (round(share * k) if any(wanted) else 0)
-    assert not each[~np.array(wanted)].any()
-    if any(wanted):
-        assert np.ptp(each[np.array(wanted)]) <= 1
+@given(st.integers(0, 50), st.floats(0, 1), st.lists(st.integers(0, 9), min_size=1, max_size=6), st.randoms())
+def test_quotas_are_even_and_stay_within_their_share(k: int, share: float, amounts: list[int], random: Random) -> None:
+    each = quotas(k, share, np.array(amounts, np.float32))
+    wanted = np.array(amounts) > 0
+    assert each.sum() == (round(share * k) if wanted.any() else 0)
+    assert not each[~wanted].any()
+    if wanted.any():
+        assert np.ptp(each[wanted]) <= 1
+        by_amount = sorted(zip(amounts, each.tolist(), strict=True), key=lambda one: (one[0] == 0, one[0], -one[1]))
+        assert all(more >= less for (_, more), (_, less) in pairwise(by_amount)), "the rarest get what is left over"
+    order = random.sample(range(len(amounts)), len(amounts))
+    if len(set(amounts)) == len(amounts):
+        assert quotas(k, share, np.array(amounts, np.float32)[order]).tolist() == each[order].tolist()
 
 
 def test_quotas_bring_the_rare_class_and_entropy_alone_does_not() -> None:

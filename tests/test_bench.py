@@ -17,10 +17,11 @@ from alpipe.bench.plan import Arm
 from alpipe.bench.workers import TimeLeft
 from alpipe.comparison import table
 from alpipe.config import Config
-from alpipe.errors import ConfigError, DataError
+from alpipe.errors import BusyError, ConfigError, DataError
 from alpipe.pool import ingest
 from alpipe.pool.store import NewItem
 from alpipe.project import Project
+from alpipe.steps.folders import alone
 from alpipe.types import ImageClass, Split, Task
 from tests.conftest import TINY, MakeProject, Ran
 
@@ -123,8 +124,12 @@ def test_parallel_trials_give_the_same_table_as_one_after_the_other(
 
 
 @pytest.mark.usefixtures("only_plain_random")
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [(DataError("the disk is full"), "the disk is full"), (RuntimeError("odd\nshapes"), "RuntimeError: odd")],
+)
 def test_a_trial_that_fails_is_said_and_does_not_stop_the_others(
-    make_project: MakeProject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_project: MakeProject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: Exception, said: str
 ) -> None:
     project = make_project(Task.CLASSIFY, images=20)
     wanted, arms = prepared(project, seeds=1, rounds=1, full=False)
@@ -132,11 +137,11 @@ def test_a_trial_that_fails_is_said_and_does_not_stop_the_others(
 
     def fails(job: trial.Job, *arguments: Any) -> None:
         if job.arm.name == "entropy" and job.kind == "arm":
-            raise DataError("the disk is full")
+            raise fault
         original(job, *arguments)
 
     monkeypatch.setattr(trial, "run", fails)
-    with pytest.raises(Exception, match=r"1 of 3 trials failed.*entropy, seed 0: the disk is full"):
+    with pytest.raises(Exception, match=rf"1 of 3 trials failed.*entropy, seed 0: {said}"):
         bench.run(project, tmp_path / "out", wanted, arms, jobs=1)
     assert set(table.read(tmp_path / "out" / "results.csv")["arm"]) == {"random"}
 
@@ -285,6 +290,51 @@ def test_pool_images_of_a_group_in_the_holdout_are_left_out_and_counted(
     assert sets.make(project, tmp_path / "set", arms[0].config(0), test_share=0.9, alike=None) == facts  # frozen
 
 
+def test_images_that_share_a_group_with_a_sets_own_test_part_are_on_neither_side(
+    alpipe: Callable[..., Ran], tmp_path: Path
+) -> None:
+    """Four test images of one person; the part to choose from has five of the same, and ten of two others."""
+    rng = np.random.default_rng(0)
+    for part, people, count in (("test", "a", 4), ("train", "abc", 5)):
+        for person in people:
+            for n in range(count):
+                path = tmp_path / "data" / part / ("x" if n % 2 else "y") / f"{person}-{n}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(rng.integers(0, 255, (24, 24, 3), dtype=np.uint8)).save(path)
+    grouped = ("--test-subset", "test", "--pool-subset", "train", "--group-regex", "([abc])-")
+    given = ("--format", "folders", "--task", "classify", "--labels", "x,y", *grouped, "--near-duplicates", -1)
+    place = ("--data", tmp_path / "data", "--out", tmp_path / "out")
+    small = ("--start", 40, "--rounds", 1)
+    ran = alpipe("bench", "--strategies", "margin", *given, *place, *small)
+    assert "the pool has 10" in ran.err, "more than there are: it ends before anything is trained"
+    facts = sets.facts_of(tmp_path / "out" / "set")
+    assert (facts.test, facts.pool, facts.beside_test) == (4, 10, 5)
+
+
+def test_a_folder_keeps_to_the_set_that_it_was_begun_with(make_project: MakeProject, tmp_path: Path) -> None:
+    project = make_project(Task.CLASSIFY, images=10)
+    wanted, arms = prepared(project, rounds=1)
+    with pytest.raises(DataError, match="at most 1 rounds fit"):
+        bench.run(project, tmp_path / "out", prepared(project, rounds=9)[0], arms, jobs=1)
+    facts = sets.facts_of(tmp_path / "out" / "set")
+    bench._settle(tmp_path / "out", wanted, facts, {"--data": "/a", "--test-share": None}, 1)
+    bench.check_origin(tmp_path / "out", {"--data": "/a", "--test-share": None})
+    with pytest.raises(ConfigError, match=r"begun with --data /a \(now /b\), --test-share None \(now 0.5\)"):
+        bench.check_origin(tmp_path / "out", {"--data": "/b", "--test-share": 0.5})
+
+
+def test_one_bench_runs_in_a_folder(make_project: MakeProject, tmp_path: Path) -> None:
+    project = make_project(Task.CLASSIFY, images=10)
+    wanted, arms = prepared(project)
+    (tmp_path / "out").mkdir()
+    with (
+        alone(tmp_path / "out" / "bench.lock", "bench"),
+        pytest.raises(BusyError, match=r"another bench in .*out runs"),
+    ):
+        bench.run(project, tmp_path / "out", wanted, arms, jobs=1)
+    assert not (tmp_path / "out" / "set").exists()
+
+
 def test_a_project_without_holdout_is_told_what_to_say(make_project: MakeProject, tmp_path: Path) -> None:
     project = make_project(Task.CLASSIFY, images=10)
     with project.store.database.write() as connection:
@@ -300,11 +350,11 @@ def test_a_budget_beyond_the_pool_and_a_changed_start_are_refused(make_project: 
     with pytest.raises(DataError, match="at most 1 rounds fit"):
         bench.run(project, tmp_path / "out", wanted, arms, jobs=1)
     facts = sets.facts_of(tmp_path / "out" / "set")
-    bench._settle(tmp_path / "out", wanted, facts, 1)
+    bench._settle(tmp_path / "out", wanted, facts, {}, 1)
     other, _ = prepared(project, start=5)
     with pytest.raises(ConfigError, match=r"start 4 \(now 5\)"):
-        bench._settle(tmp_path / "out", other, facts, 1)
-    assert bench._settle(tmp_path / "out", wanted, facts, 2) == 1  # the first run's threads
+        bench._settle(tmp_path / "out", other, facts, {}, 1)
+    assert bench._settle(tmp_path / "out", wanted, facts, {}, 2) == 1  # the first run's threads
 
 
 # ── time, and the command ───────────────────────────────────────────────────────────────────────────────────────────
@@ -334,6 +384,7 @@ def test_threads_are_an_equal_share_of_the_cores_unless_they_are_given(monkeypat
         (("--strategies", "entropy", "--seconds", "1,2"), "three numbers"),
         (("--task", "detect"), "go with --data"),
         (("--test-share", "2"), "no share"),
+        (("--metric", "recall"), "goes with --summary"),
         (("--data", "/nowhere"), "needs --format"),
         (("--summary", "/nowhere"), "there is no such table"),
         (("--arms", "/nowhere.yaml"), "cannot be read"),

@@ -187,7 +187,7 @@ def test_a_ratio_of_bounded_costs_is_bounded(baseline: int, other: int, state: S
 def test_half_the_cost_is_a_saving_of_two() -> None:
     slow = curve([[0.0, 0.25, 0.5, 0.75, 1.0]] * 3, cost=[0, 10, 20, 30, 40])
     quick = curve([[0.0, 0.5, 1.0, 1.0, 1.0]] * 3, cost=[0, 10, 20, 30, 40])
-    for saved in savings.labels_saved(slow, quick, np.ones(3), resamples=50):
+    for saved in savings.labels_saved([slow], quick, np.ones(3), resamples=50):
         assert saved.saving == (pytest.approx(2.0), State.EXACT)
         assert saved.low == pytest.approx(2.0)
         assert saved.high == pytest.approx(2.0)
@@ -197,7 +197,7 @@ def test_half_the_cost_is_a_saving_of_two() -> None:
 def test_a_target_that_random_never_reaches_bounds_the_saving_and_drops_nothing() -> None:
     slow = curve([[0.1, 0.2, 0.3], [0.1, 0.2, 0.95]])
     quick = curve([[0.1, 0.9, 0.95], [0.1, 0.9, 0.95]])
-    saved = savings.labels_saved(slow, quick, np.ones(2), shares=[0.9], resamples=200)[0]
+    saved = savings.labels_saved([slow], quick, np.ones(2), shares=[0.9], resamples=200)[0]
     assert saved.saving.state is State.AT_LEAST
     assert saved.saving.value == pytest.approx(30 / 20)
     assert saved.high == math.inf
@@ -205,18 +205,33 @@ def test_a_target_that_random_never_reaches_bounds_the_saving_and_drops_nothing(
     assert set(saved.states) == {"exact", "at least"}
 
 
+def test_of_several_baselines_the_cheapest_at_each_target_counts() -> None:
+    """One is cheaper at 50 %, the other at 90 %; a third never gets there."""
+    cost = [0, 10, 20, 30, 40]
+    early = curve([[0.0, 0.5, 0.6, 0.7, 0.9]] * 3, cost=cost)
+    late = curve([[0.0, 0.1, 0.3, 0.9, 1.0]] * 3, cost=cost)
+    never = curve([[0.0, 0.1, 0.1, 0.1, 0.2]] * 3, cost=cost)
+    quick = curve([[0.0, 1.0, 1.0, 1.0, 1.0]] * 3, cost=cost)
+    for baselines in ([early, late, never], [never, late, early]):
+        at_50, at_90 = savings.labels_saved(baselines, quick, np.ones(3), shares=[0.5, 0.9], resamples=20)
+        assert at_50.saving == (pytest.approx(10 / 5), State.EXACT)
+        assert at_90.saving == (pytest.approx(30 / 9), State.EXACT)
+    (bound,) = savings.labels_saved([never], quick, np.ones(3), shares=[0.5], resamples=20)
+    assert bound.saving == (pytest.approx(40 / 5), State.AT_LEAST)
+
+
 def test_the_bootstrap_is_deterministic_and_one_seed_has_no_interval() -> None:
     rng = np.random.default_rng(1)
     a, b = (curve(np.sort(rng.random((5, 6)), axis=1)) for _ in range(2))
     full = np.full(5, 0.9)
-    assert savings.labels_saved(a, b, full, resamples=100) == savings.labels_saved(a, b, full, resamples=100)
-    one = savings.labels_saved(a.only((0,)), b.only((0,)), full[:1])[0]
+    assert savings.labels_saved([a], b, full, resamples=100) == savings.labels_saved([a], b, full, resamples=100)
+    one = savings.labels_saved([a.only((0,))], b.only((0,)), full[:1])[0]
     assert (one.low, one.high) == (None, None)
 
 
 def test_an_arm_beside_itself_saves_nothing() -> None:
     values = np.sort(np.random.default_rng(2).random((4, 6)), axis=1)
-    for saved in savings.labels_saved(curve(values), curve(values), values[:, -1], resamples=50):
+    for saved in savings.labels_saved([curve(values)], curve(values), values[:, -1], resamples=50):
         assert saved.saving.value == pytest.approx(1.0)
         assert saved.low == pytest.approx(1.0)
 
@@ -247,6 +262,10 @@ def test_the_summary_takes_the_strongest_random_arm_and_finds_the_better_strateg
     assert group["axes"]["images"]["penalties"]["budgets"] == [20, 30, 40]
     at_90 = next(row for row in group["axes"]["images"]["saved"] if row["arm"] == "entropy" and row["share"] == 0.9)
     assert at_90["lsr"] > 1
+    against = group["axes"]["images"]["saved_against"]
+    assert [*against] == ["random", "balanced_random"]
+    alone = {name: {row["arm"]: row["lsr"] for row in rows if row["share"] == 0.9} for name, rows in against.items()}
+    assert at_90["lsr"] == min(rows["entropy"] for rows in alone.values())
     assert group["full"]["mean"] == pytest.approx(0.85)
     json.dumps(found, allow_nan=False)
 

@@ -21,6 +21,7 @@ from alpipe.pool.database import Database
 from alpipe.pool.store import PoolStore
 from alpipe.project import Project, check_plugins
 from alpipe.protocols import no_progress
+from alpipe.steps import candidates
 from alpipe.steps.acquire import scan_name
 from alpipe.steps.candidates import Wanted, gather
 from alpipe.steps.mirroring import scan_mirrored, turned_back
@@ -96,6 +97,31 @@ def test_an_image_is_embedded_once_by_a_model(make_project: MakeProject, monkeyp
     project.store.embeddings.put("another model", [other.key], np.zeros((1, 3), np.float32))
     gather(project, pool, wanted, no_progress)
     assert embedded == [other.key]
+
+
+def test_embedding_goes_on_where_it_was_stopped(make_project: MakeProject, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = make_project(Task.CLASSIFY, strategy="coreset", **AUTOENCODER)
+    pool = sorted(project.store.items.list(states=ItemState.UNLABELLED, split=Split.POOL), key=lambda item: item.key)
+    monkeypatch.setattr(candidates, "EMBEDDED", 4)
+    seen: list[str] = []
+
+    class Stopped:
+        def embed(self, items: Any) -> Any:
+            if len(seen) == 4:
+                raise KeyboardInterrupt
+            seen.extend(item.key for item in items)
+            return np.array([[int(item.key[:4], 16), 1] for item in items], np.float32)
+
+    monkeypatch.setattr(Project, "model", lambda *_: Stopped())
+    wanted = Wanted(None, "some-model", embeddings=True)
+    with pytest.raises(KeyboardInterrupt):
+        gather(project, pool, wanted, no_progress)
+    assert seen == [item.key for item in pool[:4]]
+    seen.append("of the second run")
+    found = gather(project, pool, wanted, no_progress)
+    assert seen[5:] == [item.key for item in pool[4:]]
+    assert found.embeddings is not None
+    assert found.embeddings[:, 0].tolist() == [int(item.key[:4], 16) for item in pool]
 
 
 @pytest.mark.parametrize(

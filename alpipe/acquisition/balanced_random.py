@@ -53,7 +53,7 @@ class BalancedRandom:
     def choose(self, candidates: Candidates, k: int, rng: np.random.Generator) -> list[str]:
         there = features_of(candidates) > 0
         free = np.ones(len(candidates), bool)
-        each = quotas(checked(candidates, k), self.options.quota, there.sum(axis=0) > 0)
+        each = quotas(checked(candidates, k), self.options.quota, there.sum(axis=0))
         chosen: list[int] = []
         for name in np.argsort(there.sum(axis=0), kind="stable"):
             mine = rng.permutation(np.flatnonzero(free & there[:, name]))[: each[name]]

@@ -1,6 +1,7 @@
 """Class-quota entropy: the most uncertain images of each predicted class, the rare ones as many as the common ones.
 
-``quota`` of the batch (66 %) is divided evenly over the classes that are predicted anywhere in the pool; each takes the
+``quota`` of the batch (66 %) is divided evenly over the classes that are predicted anywhere in the pool, what is left
+over by the division to the rarest; each takes the
 images with the most of its own uncertainty, H · s_c with s_c the class's share of the image's entropy, rare classes
 first. The rest of the batch are the images of the largest entropy H over all. The division is that of foreground-aware
 random sampling in nnActive (2025), here with entropy within it; class-weighted entropy with quotas is the one method
@@ -54,7 +55,7 @@ class QuotaEntropy:
     def choose(self, candidates: Candidates, k: int, rng: np.random.Generator) -> list[str]:
         of_class = features_of(candidates) * candidates.scores[:, None]
         free = np.ones(len(candidates), bool)
-        each = quotas(checked(candidates, k), self.options.quota, of_class.max(axis=0, initial=0) > 0)
+        each = quotas(checked(candidates, k), self.options.quota, of_class.sum(axis=0))
         chosen: list[int] = []
         for name in np.argsort(of_class.sum(axis=0), kind="stable"):
             rows = ranked(of_class[:, name], rng)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
@@ -21,6 +22,7 @@ from alpipe.comparison.summary import summarise
 from alpipe.errors import ConfigError, DataError, TrainingError
 from alpipe.project import Project
 from alpipe.protocols import ProgressCallback, no_progress
+from alpipe.steps.folders import alone
 
 RESULTS, SUMMARY, PAGE = "results.csv", "summary.json", "summary.html"
 SETTLED = "bench.json"
@@ -35,38 +37,58 @@ def run(
     jobs: int,
     test_share: float | None = None,
     alike: Alike | None = None,
+    origin: Mapping[str, Any] = MappingProxyType({}),
     tell: Callable[[str], None] = lambda _: None,
     progress: ProgressCallback = no_progress,
 ) -> dict[str, Any]:
     """Runs every arm with every seed, writes the table and the pictures, and returns the summary.
 
     What an earlier run of the folder did is kept: more seeds, rounds and arms may be asked for later, but not another
-    start or batch. Raises ConfigError for that, DataError for a set too small, and TrainingError, after everything
-    else was run and written, where trials failed.
+    start or batch, nor another ``origin``: what the set was made of, by the names of the options. Raises ConfigError
+    for that, BusyError while another bench runs in the folder, DataError for a set too small, and TrainingError, after
+    everything else was run and written, where trials failed.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"{folder} cannot be made: {error.strerror}") from error
+    with alone(folder / "bench.lock", f"bench in {folder}"):
+        return _run(source, folder, plan, arms, jobs, test_share, alike, origin, tell, progress)
+
+
+def _run(
+    source: Project,
+    folder: Path,
+    plan: Plan,
+    arms: Sequence[Arm],
+    jobs: int,
+    test_share: float | None,
+    alike: Alike | None,
+    origin: Mapping[str, Any],
+    tell: Callable[[str], None],
+    progress: ProgressCallback,
+) -> dict[str, Any]:
+    check_origin(folder, origin)
     facts = sets.make(source, folder / "set", arms[0].config(0), test_share=test_share, alike=alike)
     _check_room(plan, facts)
-    threads = _settle(folder, plan, facts, workers.threads_each(jobs))
+    threads = _settle(folder, plan, facts, origin, workers.threads_each(jobs))
     tell(_of_set(facts))
     planned = plan_jobs(folder, plan, arms, facts)
     todo = [job for job in planned if not trial.is_done(job)]
     tell(f"{len(planned)} trials, {len(planned) - len(todo)} of them done before; {folder}")
     share = workers.Share(jobs, threads)
+    known: dict[Path, list[trial.Row]] = {}
 
     def ended(line: str) -> None:
-        _collect(folder, planned, threads)  # `--summary` shows what there is while it runs
+        _collect(folder, planned, threads, known)  # `--summary` shows what there is while it runs
         tell(line)
 
     try:
         failures = workers.run_all(todo, share, pool_size=facts.pool, tell=ended, progress=progress) if todo else []
     except KeyboardInterrupt:
-        _collect(folder, planned, threads)
+        _collect(folder, planned, threads, known)
         raise
-    if not _collect(folder, planned, threads):
+    if not _collect(folder, planned, threads, known):
         raise TrainingError(f"no trial came to a result; {failures[0].title}: {failures[0].reason}")
     summary = write_summary(folder)
     if failures:
@@ -111,9 +133,18 @@ def plan_jobs(folder: Path, plan: Plan, arms: Sequence[Arm], facts: SetFacts) ->
     return [*jobs.values()]
 
 
-def _collect(folder: Path, planned: Sequence[Job], threads: int) -> bool:
-    """Writes the table of every model evaluated so far; False where there is none."""
-    rows = [row for job in planned if job.kind != "start" for row in trial.rows(job)]
+def _collect(folder: Path, planned: Sequence[Job], threads: int, known: dict[Path, list[trial.Row]]) -> bool:
+    """Writes the table of every model evaluated so far; False where there is none. ``known`` keeps the rows of trials
+    that are done, so that each is read once.
+    """
+    rows = []
+    for job in planned:
+        if job.kind == "start":
+            continue
+        some = known.get(job.folder) or trial.rows(job)
+        if job.folder not in known and some and trial.is_done(job):
+            known[job.folder] = some
+        rows += some
     if rows:
         frame = pd.DataFrame(rows)
         frame["versions"] = frame["versions"] + f", threads {threads}"
@@ -131,25 +162,42 @@ def _check_room(plan: Plan, facts: SetFacts) -> None:
         )
 
 
-def _settle(folder: Path, plan: Plan, facts: SetFacts, threads: int) -> int:
+def check_origin(folder: Path, origin: Mapping[str, Any]) -> None:
+    """Raises ConfigError where the folder's set was made of something else than is asked for now."""
+    path = folder / SETTLED
+    if path.is_file():
+        _differs(folder, _settled(path).get("origin") or {}, origin)
+
+
+def _settled(path: Path) -> dict[str, Any]:
+    try:
+        before: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        int(before["threads"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path}: damaged ({error}); choose another --out") from error
+    return before
+
+
+def _differs(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    changed = [
+        f"{name} {before[name]} (now {value})" for name, value in now.items() if before.get(name, value) != value
+    ]
+    if changed:
+        raise ConfigError(f"{folder} was begun with {', '.join(changed)}: say the same, or choose another --out")
+
+
+def _settle(folder: Path, plan: Plan, facts: SetFacts, origin: Mapping[str, Any], threads: int) -> int:
     """What cannot change from run to run of a folder; returns the threads of a trial, which the first run decides:
     sums are rounded otherwise with another number.
     """
     now = {"start": plan.start, "batch": plan.batch, "test_hash": facts.test_hash}
     path = folder / SETTLED
     if not path.is_file():
-        _write(path, json.dumps(now | {"threads": threads}).encode())
+        _write(path, json.dumps(now | {"threads": threads, "origin": dict(origin)}).encode())
         return threads
-    try:
-        before = json.loads(path.read_text(encoding="utf-8"))
-        settled = int(before["threads"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{path}: damaged ({error}); choose another --out") from error
-    if changed := [
-        f"{name} {before.get(name)} (now {value})" for name, value in now.items() if before.get(name) != value
-    ]:
-        raise ConfigError(f"{folder} was begun with {', '.join(changed)}: say the same, or choose another --out")
-    return settled
+    before = _settled(path)
+    _differs(folder, before, now)
+    return int(before["threads"])
 
 
 def _of_set(facts: SetFacts) -> str:

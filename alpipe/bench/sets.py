@@ -23,6 +23,11 @@ from alpipe.types import AnswerState, Item, ItemState, Labels, Split
 
 FACTS = "set.json"
 
+TEST_IMAGES = "bench_test_images"
+"""In the source's store: keys of the images of a set's own test part, where it has one. Others of the hold-out came
+there by their groups, and belong to neither side.
+"""
+
 Alike = Callable[[Sequence[Item]], Iterable[Iterable[str]]]
 """Finds images that are nearly the same: groups of item keys. Such a group is then never on both sides of the test."""
 
@@ -51,8 +56,9 @@ class SetFacts:
 def make(source: Project, folder: Path, config: Config, *, test_share: float | None, alike: Alike | None) -> SetFacts:
     """The set in the folder; one that is there stays as it is, whatever became of the project since.
 
-    Test images are the project's labelled hold-out, or with ``test_share`` that share of all labelled images, whole
-    groups at a time, by a hash. Raises DataError where one of the sides would be empty.
+    Test images are the project's labelled hold-out (of it those that TEST_IMAGES names, where it does), or with
+    ``test_share`` that share of all labelled images, whole groups at a time, by a hash. Raises DataError where one of
+    the sides would be empty.
     """
     if (folder / FACTS).is_file():
         return facts_of(folder)
@@ -61,7 +67,9 @@ def make(source: Project, folder: Path, config: Config, *, test_share: float | N
     known, unlabelled, unreadable = _known(source)
     units = _units([item for item, _ in known], alike)
     if test_share is None:
-        test = {item.key for item, _ in known if item.split is Split.HOLDOUT}
+        named = json.loads(source.store.meta.get(TEST_IMAGES) or "null")
+        held_out = {item.key for item, _ in known if item.split is Split.HOLDOUT}
+        test = held_out if named is None else held_out & set(named)
         if not test:
             raise DataError(
                 f"{source.root} has no labelled hold-out to test on: say --test-share 0.3 to set images aside"
@@ -70,12 +78,14 @@ def make(source: Project, folder: Path, config: Config, *, test_share: float | N
         test = {item.key for item, _ in known if _fraction(units[item.key]) < test_share}
     test_units = {units[key] for key in test}
     beside = {item.key for item, _ in known if item.key not in test and units[item.key] in test_units}
+    if test_share is None:
+        beside |= held_out - test
     with Project.create(temporary, config) as project:
         kept = [(item, labels) for item, labels in known if item.key not in beside]
         project.store.items.add(_new(source, item, held_out=item.key in test) for item, _ in kept)
         items = {item.key: item for item in project.store.items.list()}
-        held_out = [annotation_of(items[item.key], labels, "import:bench") for item, labels in kept if item.key in test]
-        project.store.annotations.upsert(held_out)
+        answers = [annotation_of(items[item.key], labels, "import:bench") for item, labels in kept if item.key in test]
+        project.store.annotations.upsert(answers)
         project.store.truth.put_all({item.key: labels for item, labels in kept if item.key not in test})
         project.store.meta.set("holdout", "by hand")
         digest = hash_of_labels(project.store.annotations.examples(Split.HOLDOUT))[:16]

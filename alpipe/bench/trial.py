@@ -23,7 +23,7 @@ from alpipe.pool.store import Round
 from alpipe.project import PRIVATE, Project
 from alpipe.protocols import ProgressCallback
 from alpipe.steps.outcome import Outcome
-from alpipe.types import Annotation, AnswerState, Progress, Split, is_empty
+from alpipe.types import Annotation, AnswerState, Split, is_empty
 
 Row: TypeAlias = dict[str, Any]
 
@@ -105,10 +105,14 @@ def rows(job: Job) -> list[Row]:
     found: list[Row] = []
     with Project.open(job.folder) as project:
         answers = project.store.annotations.latest(split=Split.POOL)
+        objects: dict[str, int] = {}  # counting the regions of masks takes long, and rounds share most images
         for round_ in project.store.rounds.list()[: job.rounds + 1]:
             if round_.value is None or round_.metric is None:
                 continue
             learnt = [answers[key] for key, _ in project.store.rounds.items(round_.number, "train")]
+            for answer in learnt:
+                if answer.labels is not None and answer.item_key not in objects:
+                    objects[answer.item_key] = regions(answer.labels)
             row = {
                 "arm": job.arm.name,
                 "role": job.arm.role,
@@ -116,7 +120,7 @@ def rows(job: Job) -> list[Row]:
                 "seed": job.seed,
                 "round": round_.number,
                 "images": len(learnt),
-                "boxes": sum(regions(answer.labels) for answer in learnt if answer.labels is not None),
+                "boxes": sum(objects.get(answer.item_key, 0) for answer in learnt),
                 "seconds": round(sum(answer.lead_time or 0.0 for answer in learnt), 3),
                 "train_s": round(round_.timings.get("train", 0.0), 2),
                 "score_s": round(round_.timings.get("score", 0.0), 2),
@@ -162,8 +166,9 @@ def _check_test(project: Project, job: Job) -> None:
 
 def _begin(job: Job, config: Config) -> None:
     """The trial's project: a copy of the source's store, with the arm's settings. It appears whole or not at all."""
+    for left in job.folder.parent.glob(f".{job.folder.name}.*"):  # by a run that was killed: one bench runs at a time
+        shutil.rmtree(left, ignore_errors=True)
     temporary = job.folder.with_name(f".{job.folder.name}.{os.getpid()}")
-    shutil.rmtree(temporary, ignore_errors=True)
     (temporary / PRIVATE).mkdir(mode=0o700, parents=True)
     _copy_store(job.source / PRIVATE / "pool.db", temporary / PRIVATE / "pool.db")
     for name in SHARED:
@@ -213,7 +218,3 @@ def _link(source: str, target: str) -> None:
         os.link(source, target)
     except OSError:  # another disk, or one without links
         shutil.copy2(source, target)
-
-
-def quiet(_: Progress) -> None:
-    """Shows nothing."""

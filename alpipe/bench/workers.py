@@ -156,6 +156,10 @@ def _attempt(job: Job, progress: ProgressCallback, trained: trial.Trained) -> Fa
         trial.run(job, progress, trained)
     except AlpipeError as error:
         return Failure(job.title, str(error))
+    except BrokenPipeError:  # the parent is gone
+        raise
+    except Exception as error:  # one trial's fault, whatever it is, does not end the others
+        return Failure(job.title, f"{type(error).__name__}: {error}".splitlines()[0])
     return None
 
 
@@ -195,6 +199,8 @@ def _run_there(jobs: Sequence[Job], processes: Mapping[Connection, BaseProcess],
                 del busy[connection]
                 finish(job, Failure(job.title, f"its process died ({code}); short of memory? Try fewer --jobs"))
                 if not busy and not idle:
+                    for left in waiting:
+                        finish(left, Failure(left.title, "not run, as no process is left"))
                     return [*failures.values()]
                 continue
             match message:

@@ -72,11 +72,14 @@ def bench(
 ) -> None:
     """Does choosing save labels on your data? Replays the loop on labelled images, arm by arm and seed by seed."""
     from alpipe.bench import bench as whole
+    from alpipe.bench.sets import ALIKE
     from alpipe.cli.display import as_json, progress, say
 
     if summary is not None:
         found, folder = whole.write_summary(summary, metric), summary
     else:
+        if metric is not None:
+            raise ConfigError("--metric goes with --summary: a bench is summarised by the task's own figure")
         given = {
             "seeds": seeds,
             "start": start,
@@ -88,17 +91,28 @@ def bench(
         }
         plan = _plan(arms, strategies, learner, given)
         import_values = {"format": format_name, "task": task, "labels": labels}
+        origin = {
+            "--data": None if data is None else str(data.absolute()),
+            "--format": format_name,
+            "--test-subset": test_subset,
+            "--pool-subset": pool_subset,
+            "--group-regex": group_regex,
+            "--groups": None if groups is None else str(groups.absolute()),
+            "--test-share": test_share,
+            "--near-duplicates": ALIKE if near_duplicates is None else near_duplicates,
+        }
         with progress() as show:
             if data is not None:
                 folder = out or Path("bench")
                 subsets = (test_subset, pool_subset)
+                whole.check_origin(folder, origin)
                 source = _imported(folder, data, import_values, subsets, _grouping(group_regex, groups), show)
             else:
                 source = _project(context.obj, [*import_values.values(), test_subset, pool_subset, group_regex, groups])
                 folder = out or source.root / "bench"
             tell = (lambda _: None) if json else say
             with source:
-                found = _run(source, folder, plan, jobs, test_share, near_duplicates, tell, show)
+                found = _run(source, folder, plan, jobs, origin, tell, show)
     if json:
         as_json(found)
     else:
@@ -110,23 +124,31 @@ def _run(
     folder: Path,
     plan: Any,
     jobs: int | None,
-    test_share: float | None,
-    bits: int | None,
+    origin: dict[str, Any],
     tell: Any,
     show: ProgressCallback,
 ) -> dict[str, Any]:
     from alpipe.bench import bench as whole
     from alpipe.bench.plan import arms_of
-    from alpipe.bench.sets import ALIKE, near_duplicates
+    from alpipe.bench.sets import near_duplicates
     from alpipe.bench.workers import cores
 
+    test_share, bits = origin["--test-share"], origin["--near-duplicates"]
     if test_share is not None and not 0 < test_share < 1:
         raise ConfigError(f"--test-share {test_share} is no share: say a number between 0 and 1, as in 0.3")
     arms = arms_of(plan, source.config)
-    bits = ALIKE if bits is None else bits
     alike = near_duplicates(source, bits, show) if bits >= 0 else None
     return whole.run(
-        source, folder, plan, arms, jobs=jobs or cores(), test_share=test_share, alike=alike, tell=tell, progress=show
+        source,
+        folder,
+        plan,
+        arms,
+        jobs=jobs or cores(),
+        test_share=test_share,
+        alike=alike,
+        origin=origin,
+        tell=tell,
+        progress=show,
     )
 
 
@@ -179,11 +201,15 @@ def _imported(
     show: ProgressCallback,
 ) -> Project:
     """A project made of a labelled set in the bench's folder; one that is there is used again."""
+    import json
+
     from alpipe import config as configuration
+    from alpipe.bench.sets import TEST_IMAGES
     from alpipe.cli.data import _show_refused
     from alpipe.cli.display import say
     from alpipe.project import Project
     from alpipe.steps.importing import import_labels
+    from alpipe.types import Split
 
     if absent := [f"--{name}" for name, value in values.items() if value is None]:
         raise ConfigError(f"--data needs {', '.join(absent)} too")
@@ -208,6 +234,9 @@ def _imported(
             group_of=grouping,
             progress=show,
         )
+        if holdout and project.store.meta.get(TEST_IMAGES) is None:
+            keys = [item.key for item in project.store.items.list(split=Split.HOLDOUT)]
+            project.store.meta.set(TEST_IMAGES, json.dumps(keys))
         if report.added:
             say(f"{report.added} images from {data}" + (f", subset {subset}" if subset else ""))
         _show_refused(
@@ -239,7 +268,7 @@ def _show(found: Mapping[str, Any], folder: Path) -> None:
             }
             for arm in group["arms"]
         ]
-        table(rows, title=f"{group['learner']}: {found['metric']}{full}; saved: images against {by_images['random']}")
+        table(rows, title=f"{group['learner']}: {found['metric']}{full}; saved: images, against random choice")
     for note in found["notes"]:
         say(f"note: {note}")
     say(f"figures: {folder / RESULTS}; how to read them, on all axes: {folder / PAGE}")

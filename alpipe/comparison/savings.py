@@ -78,6 +78,12 @@ def crossing(cost: Floats, fitted: Floats, target: float) -> Crossing:
     return Crossing(float(cost[after - 1] + part * (cost[after] - cost[after - 1])), 0)
 
 
+def cheapest(some: Sequence[Crossing]) -> Crossing:
+    """The crossing of whichever curve reaches the target first; where none does, a bound that holds for all of them."""
+    there = [one for one in some if one.beyond <= 0]
+    return min(there or some)
+
+
 def saving(baseline: Crossing, other: Crossing) -> Saving:
     """cost of the baseline / cost of the other, or what is known of it."""
     match baseline.beyond, other.beyond:
@@ -94,7 +100,7 @@ def saving(baseline: Crossing, other: Crossing) -> Saving:
 
 
 def labels_saved(
-    baseline: Curves,
+    baselines: Sequence[Curves],
     other: Curves,
     full: Floats | None,
     *,
@@ -102,24 +108,25 @@ def labels_saved(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> list[Saved]:
-    """LSR at each share of the full-data result: cost of the baseline over cost of the other arm.
+    """LSR at each share of the full-data result: cost of the baseline over cost of the other arm. Of several baselines
+    at each target the cheapest counts, in each resample anew.
 
-    Both arms have the same seeds, and ``full`` the full-data result of each, (S,); None stands for the baseline's own
+    All arms have the same seeds, and ``full`` the full-data result of each, (S,); None stands for the first baseline's
     last result. Curves are the means over seeds, round by round, of cost and of value, made monotone. The interval
-    draws whole seeds with replacement, the same ones for both arms and for the full-data result, ``resamples`` times
+    draws whole seeds with replacement, the same ones for all arms and for the full-data result, ``resamples`` times
     (percentile bootstrap); a resample in which an arm does not reach the target counts with its bound on one side and
     as 0 or infinity on the other: censoring widens the interval and never drops a resample.
     """
-    count = len(baseline.seeds)
-    reference = baseline.value[:, -1] if full is None else np.asarray(full, np.float64)
+    count = len(other.seeds)
+    reference = baselines[0].value[:, -1] if full is None else np.asarray(full, np.float64)
     everyone = np.arange(count)
-    point = _savings(baseline, other, reference, everyone, shares)
+    point = _savings(baselines, other, reference, everyone, shares)
     drawn: list[list[Saving]] = []
     if count > 1:
         rng = np.random.default_rng(seed)
         with config_context(skip_parameter_validation=True):  # it costs more than the fits themselves
             drawn = [
-                _savings(baseline, other, reference, rows, shares)
+                _savings(baselines, other, reference, rows, shares)
                 for rows in rng.integers(0, count, (resamples, count))
             ]
     found = []
@@ -135,15 +142,19 @@ def labels_saved(
 
 
 def _savings(
-    baseline: Curves,
+    baselines: Sequence[Curves],
     other: Curves,
     reference: Floats,
     rows: npt.NDArray[np.int64],
     shares: Sequence[float],
 ) -> list[Saving]:
-    means = [(c.cost[rows].mean(axis=0), monotone(c.value[rows].mean(axis=0))) for c in (baseline, other)]
-    targets = [share * float(reference[rows].mean()) for share in shares]
-    return [saving(*(crossing(cost, fitted, target) for cost, fitted in means)) for target in targets]
+    means = [(c.cost[rows].mean(axis=0), monotone(c.value[rows].mean(axis=0))) for c in (*baselines, other)]
+    found = []
+    for share in shares:
+        target = share * float(reference[rows].mean())
+        *theirs, ours = (crossing(cost, fitted, target) for cost, fitted in means)
+        found.append(saving(cheapest(theirs), ours))
+    return found
 
 
 def _bounds(one: Saving) -> tuple[float, float]:

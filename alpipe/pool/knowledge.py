@@ -158,7 +158,7 @@ class Embeddings:
                         f"embeddings by {embedder!r} are not there, or differ in length: run the step again"
                     )
                 parts.append(np.frombuffer(b"".join(found[key] for key in chunk), "<f4").reshape(len(chunk), -1))
-        return np.concatenate(parts).astype(np.float32) if parts else np.zeros((0, 0), np.float32)
+        return np.concatenate(parts).astype(np.float32, copy=False) if parts else np.zeros((0, 0), np.float32)
 
 
 @dataclass(frozen=True, slots=True)

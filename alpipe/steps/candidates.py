@@ -59,7 +59,7 @@ def gather(project: Project, pool: Sequence[Item], wanted: Wanted, progress: Pro
     model = project.model(wanted.model) if wanted.model is not None else None
     embeddings = known = None
     if wanted.embeddings:
-        name, load = _embedder(project, wanted.model, model, progress)
+        name, load = _embedder(project, str(wanted.model), model, progress)
         embeddings = _embed(project, name, load, items, progress)
         labelled_items = [example.item for example in examples]
         known = _embed(project, name, load, labelled_items, progress) if examples else embeddings[:0]
@@ -99,10 +99,10 @@ def _hash(item: Item) -> np.uint64:
 
 
 def _embedder(
-    project: Project, name: str | None, model: Model | None, progress: ProgressCallback
+    project: Project, name: str, model: Model | None, progress: ProgressCallback
 ) -> tuple[str, Callable[[], Embed]]:
     """The name under which embeddings are filed, and what gives the function that embeds, loaded only when needed."""
-    if name is None or model is None or project.config.embeddings == "vae":
+    if model is None or project.config.embeddings == "vae":
         return autoencoding.name_of_pool(project), lambda: autoencoding.of_pool(project, progress).embed
     return name, lambda: model.embed
 

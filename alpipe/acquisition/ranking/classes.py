@@ -49,12 +49,14 @@ def present(prediction: Prediction, min_score: float, min_pixels: float) -> Floa
             return np.asarray((counts > 0) & (counts >= min_pixels * best.size), np.float32)
 
 
-def quotas(k: int, share: float, wanted: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
-    """(C,) how many of k go to each class: ``share`` of k, divided evenly over the classes that are ``wanted`` (C,),
-    the remainder to the first ones.
+def quotas(k: int, share: float, amounts: FloatArray) -> npt.NDArray[np.int64]:
+    """(C,) how many of k go to each class: ``share`` of k, divided evenly over the classes of which there is anything,
+    the remainder to the rarest. ``amounts`` (C,) ≥ 0 say how much there is of each.
     """
-    many, budget = int(wanted.sum()), round(share * k)
-    each = np.zeros(len(wanted), np.int64)
-    if many:
-        each[wanted] = budget // many + (np.arange(many) < budget % many)
+    rarest_first = np.argsort(amounts, kind="stable")
+    wanted = rarest_first[amounts[rarest_first] > 0]
+    each, budget = np.zeros(len(amounts), np.int64), round(share * k)
+    if len(wanted):
+        each[wanted] = budget // len(wanted)
+        each[wanted[: budget % len(wanted)]] += 1
     return each
