@@ -121,6 +121,7 @@ def test_a_store_of_before_keeps_its_answers_of_which_the_edits_are_not_known(pr
         ):
             connection.exec_driver_sql(f"ALTER TABLE {later}")
         connection.exec_driver_sql("DROP TABLE questions")
+        connection.exec_driver_sql("DROP TABLE embeddings")
         connection.exec_driver_sql("UPDATE alpipe_version SET version_num = '0004'")
     with PoolStore.open(f"sqlite:///{project.folder / 'pool.db'}") as store:
         work = store.annotations.work()
