@@ -50,7 +50,7 @@ OPTIONS: dict[tuple[str, str], dict[str, Any]] = {
 }
 QUICK = {"sliding": {"steps": 60}, "detector": {"steps": 40, "image_size": 160, "width": 32}}
 
-LOOP = {"nms_iou": 0.3, "exhaustive": True, "patience": 100}
+LOOP = {"nms_iou": 0.3, "patience": 100}
 """Mining for the sliding classifier: its windows overlap a lot, so that one place gives one negative; what was found is
 let go for harder ones alone.
 """
@@ -101,7 +101,7 @@ def main() -> None:
 
 def rounds(given: argparse.Namespace, data: DetectionSet) -> None:
     """Trains, mines the training images, adds the hardest to the bank, and trains anew from the same first weights."""
-    asked = LOOP | dict(map(option, given.set_mining))
+    asked = LOOP | {"exhaustive": data.exhaustive} | dict(map(option, given.set_mining))
     options = MiningOptions(**asked)
     found: list[dict[str, Any]] = []
     for seed in range(given.seeds):
@@ -113,9 +113,9 @@ def rounds(given: argparse.Namespace, data: DetectionSet) -> None:
             if row is None:
                 model = fit(given, "sliding", data.classes, train, negatives(bank), seed)
                 row = arm | measure(model, data) | {"bank": len(bank)}
-                mined = mine_all(model, train, data.classes, options, bank, number)
+                mined = guarded(model, train, data, options, view_of(given, "sliding"), bank, number)
                 bank = filed(bank, mined, number)
-                row |= {"mined": len(mined.new), "evicted": len(mined.evicted)}
+                row |= {"mined": len(mined.new), "evicted": len(mined.evicted), "doubtful": len(mined.doubts)}
                 rows.keep(given, row, rows.plain(bank))
             else:
                 bank = rows.entries(row["entries"])
@@ -127,7 +127,7 @@ def rounds(given: argparse.Namespace, data: DetectionSet) -> None:
         if not given.quick:
             path = given.sheets / f"mining-rounds-{given.set}-{seed}.png"
             pictures.rounds_sheet(path, bank, train, data.classes)
-    columns = ("seed", "round", "bank", "mined", "evicted", "mAP50", *FIGURES[:5])
+    columns = ("seed", "round", "bank", "mined", "evicted", "doubtful", "mAP50", *FIGURES[:5])
     table(found, columns)
     numbers = sorted({row["round"] for row in found})
     means = [mean([fppi(row, given.recall) for row in found if row["round"] == number]) for number in numbers]
@@ -159,7 +159,7 @@ def arms(given: argparse.Namespace, data: DetectionSet) -> None:
             row = rows.known(given, arm)
             if row is None:
                 first = first or fit(given, "detector", data.classes, train, [], seed)
-                used = added(name, first, train, data, options, view_of(given), seed)
+                used = added(name, first, train, data, options, view_of(given, "detector"), seed)
                 model = fit(given, "detector", data.classes, train, used, seed) if name != "none" else first
                 row = arm | measure(model, data) | {"negatives": len(used)}
                 rows.keep(given, row)
@@ -194,7 +194,15 @@ def added(
     return hard if arm == "hard" else random_regions(train, hard, seed)
 
 
-def guarded(model: Model, train: Sequence[Example], data: DetectionSet, options: MiningOptions, view: View) -> Mined:
+def guarded(
+    model: Model,
+    train: Sequence[Example],
+    data: DetectionSet,
+    options: MiningOptions,
+    view: View,
+    bank: Sequence[BankEntry] = (),
+    number: int = 0,
+) -> Mined:
     """What is mined, apart from what the guard would ask people about first."""
     truths = {one.item.key: one for one in train}
 
@@ -202,12 +210,12 @@ def guarded(model: Model, train: Sequence[Example], data: DetectionSet, options:
         seen = options.guard_view or view
         return doubtful(Task.DETECT, candidates, truths, model.predict, data.classes, options, seen, sure)
 
-    return mine_all(model, train, data.classes, options, [], guard=guard)
+    return mine_all(model, train, data.classes, options, bank, number, guard)
 
 
-def view_of(given: argparse.Namespace) -> View:
+def view_of(given: argparse.Namespace, learner: str) -> View:
     """As the product chooses it: mirrored where the learner's training images are."""
-    return View.SHRINK if settings(given, "detector")["flip"] == "none" else View.FLIP
+    return View.SHRINK if settings(given, learner)["flip"] == "none" else View.FLIP
 
 
 def random_regions(train: Sequence[Example], hard: Sequence[Negative], seed: int) -> list[Negative]:
@@ -259,7 +267,7 @@ def guard(given: argparse.Namespace, data: DetectionSet) -> None:
     train = some(data.train, given.images, 0)
     shown, hidden = hide(train, given.hide, np.random.default_rng(0))
     model = fit(given, "detector", data.classes, shown, [], 0)
-    view = options.guard_view or view_of(given)
+    view = options.guard_view or view_of(given, "detector")
     mined = guarded(model, shown, data, options, view)
     asked, trained = list(mined.doubts), mined.new
     real = {
