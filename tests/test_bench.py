@@ -314,13 +314,13 @@ def test_images_that_share_a_group_with_a_sets_own_test_part_are_on_neither_side
 def test_a_folder_keeps_to_the_set_that_it_was_begun_with(make_project: MakeProject, tmp_path: Path) -> None:
     project = make_project(Task.CLASSIFY, images=10)
     wanted, arms = prepared(project, rounds=1)
-    with pytest.raises(DataError, match="at most 1 rounds fit"):
-        bench.run(project, tmp_path / "out", prepared(project, rounds=9)[0], arms, jobs=1)
-    facts = sets.facts_of(tmp_path / "out" / "set")
-    bench._settle(tmp_path / "out", wanted, facts, {"--data": "/a", "--test-share": None}, 1)
-    bench.check_origin(tmp_path / "out", {"--data": "/a", "--test-share": None})
+    too_many, out = prepared(project, rounds=9)[0], tmp_path / "out"
+    origin: dict[str, Any] = {"--data": "/a", "--test-share": None}
+    for _ in range(2):  # refused before anything is trained, yet the set is made
+        with pytest.raises(DataError, match="at most 1 rounds fit"):
+            bench.run(project, out, too_many, arms, jobs=1, origin=origin)
     with pytest.raises(ConfigError, match=r"begun with --data /a \(now /b\), --test-share None \(now 0.5\)"):
-        bench.check_origin(tmp_path / "out", {"--data": "/b", "--test-share": 0.5})
+        bench.run(project, out, wanted, arms, jobs=1, origin={"--data": "/b", "--test-share": 0.5})
 
 
 def test_one_bench_runs_in_a_folder(make_project: MakeProject, tmp_path: Path) -> None:
@@ -350,11 +350,11 @@ def test_a_budget_beyond_the_pool_and_a_changed_start_are_refused(make_project: 
     with pytest.raises(DataError, match="at most 1 rounds fit"):
         bench.run(project, tmp_path / "out", wanted, arms, jobs=1)
     facts = sets.facts_of(tmp_path / "out" / "set")
-    bench._settle(tmp_path / "out", wanted, facts, {}, 1)
+    bench._settle(tmp_path / "out", wanted, facts, 1)
     other, _ = prepared(project, start=5)
     with pytest.raises(ConfigError, match=r"start 4 \(now 5\)"):
-        bench._settle(tmp_path / "out", other, facts, {}, 1)
-    assert bench._settle(tmp_path / "out", wanted, facts, {}, 2) == 1  # the first run's threads
+        bench._settle(tmp_path / "out", other, facts, 1)
+    assert bench._settle(tmp_path / "out", wanted, facts, 2) == 1  # the first run's threads
 
 
 # ── time, and the command ───────────────────────────────────────────────────────────────────────────────────────────

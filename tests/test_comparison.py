@@ -216,6 +216,12 @@ def test_of_several_baselines_the_cheapest_at_each_target_counts() -> None:
         at_50, at_90 = savings.labels_saved(baselines, quick, np.ones(3), shares=[0.5, 0.9], resamples=20)
         assert at_50.saving == (pytest.approx(10 / 5), State.EXACT)
         assert at_90.saving == (pytest.approx(30 / 9), State.EXACT)
+    short = curve([[0.0, 0.1, 0.1, 0.1, 0.2]] * 3, cost=[0, 5, 10, 12, 15])
+    (sooner,) = savings.labels_saved([late, short], quick, np.ones(3), shares=[0.9], resamples=20)
+    assert sooner.saving == (pytest.approx(15 / 9), State.AT_LEAST), "one that ended sooner may have been cheaper"
+    had_it = curve([[0.95, 0.96, 0.97, 0.98, 1.0]] * 3, cost=[20, 25, 30, 35, 40])
+    (bounded,) = savings.labels_saved([late, had_it], quick, np.ones(3), shares=[0.9], resamples=20)
+    assert bounded.saving == (pytest.approx(20 / 9), State.AT_MOST)
     (bound,) = savings.labels_saved([never], quick, np.ones(3), shares=[0.5], resamples=20)
     assert bound.saving == (pytest.approx(40 / 5), State.AT_LEAST)
 

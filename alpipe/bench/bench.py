@@ -25,7 +25,7 @@ from alpipe.protocols import ProgressCallback, no_progress
 from alpipe.steps.folders import alone
 
 RESULTS, SUMMARY, PAGE = "results.csv", "summary.json", "summary.html"
-SETTLED = "bench.json"
+SETTLED, ORIGIN = "bench.json", "origin.json"
 
 
 def run(
@@ -70,8 +70,10 @@ def _run(
 ) -> dict[str, Any]:
     check_origin(folder, origin)
     facts = sets.make(source, folder / "set", arms[0].config(0), test_share=test_share, alike=alike)
+    if not (folder / ORIGIN).is_file():
+        _write(folder / ORIGIN, json.dumps(dict(origin)).encode())
     _check_room(plan, facts)
-    threads = _settle(folder, plan, facts, origin, workers.threads_each(jobs))
+    threads = _settle(folder, plan, facts, workers.threads_each(jobs))
     tell(_of_set(facts))
     planned = plan_jobs(folder, plan, arms, facts)
     todo = [job for job in planned if not trial.is_done(job)]
@@ -141,9 +143,13 @@ def _collect(folder: Path, planned: Sequence[Job], threads: int, known: dict[Pat
     for job in planned:
         if job.kind == "start":
             continue
-        some = known.get(job.folder) or trial.rows(job)
-        if job.folder not in known and some and trial.is_done(job):
-            known[job.folder] = some
+        if job.folder not in known:
+            done = trial.is_done(job)  # before its rows are read: it may end meanwhile
+            some = trial.rows(job)
+            if done:
+                known[job.folder] = some
+        else:
+            some = known[job.folder]
         rows += some
     if rows:
         frame = pd.DataFrame(rows)
@@ -164,18 +170,16 @@ def _check_room(plan: Plan, facts: SetFacts) -> None:
 
 def check_origin(folder: Path, origin: Mapping[str, Any]) -> None:
     """Raises ConfigError where the folder's set was made of something else than is asked for now."""
-    path = folder / SETTLED
+    path = folder / ORIGIN
     if path.is_file():
-        _differs(folder, _settled(path).get("origin") or {}, origin)
+        _differs(folder, _read(path), origin)
 
 
-def _settled(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> dict[str, Any]:
     try:
-        before: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        int(before["threads"])
-    except (ValueError, KeyError, TypeError) as error:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
         raise ConfigError(f"{path}: damaged ({error}); choose another --out") from error
-    return before
 
 
 def _differs(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
@@ -186,18 +190,21 @@ def _differs(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) ->
         raise ConfigError(f"{folder} was begun with {', '.join(changed)}: say the same, or choose another --out")
 
 
-def _settle(folder: Path, plan: Plan, facts: SetFacts, origin: Mapping[str, Any], threads: int) -> int:
+def _settle(folder: Path, plan: Plan, facts: SetFacts, threads: int) -> int:
     """What cannot change from run to run of a folder; returns the threads of a trial, which the first run decides:
     sums are rounded otherwise with another number.
     """
     now = {"start": plan.start, "batch": plan.batch, "test_hash": facts.test_hash}
     path = folder / SETTLED
     if not path.is_file():
-        _write(path, json.dumps(now | {"threads": threads, "origin": dict(origin)}).encode())
+        _write(path, json.dumps(now | {"threads": threads}).encode())
         return threads
-    before = _settled(path)
+    before = _read(path)
     _differs(folder, before, now)
-    return int(before["threads"])
+    try:
+        return int(before["threads"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path}: damaged ({error}); choose another --out") from error
 
 
 def _of_set(facts: SetFacts) -> str:

@@ -110,6 +110,8 @@ def bench(
             else:
                 source = _project(context.obj, [*import_values.values(), test_subset, pool_subset, group_regex, groups])
                 folder = out or source.root / "bench"
+                if source.root not in folder.absolute().parents:  # else they are moved together
+                    origin["-C"] = str(source.root)
             tell = (lambda _: None) if json else say
             with source:
                 found = _run(source, folder, plan, jobs, origin, tell, show)

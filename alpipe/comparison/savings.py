@@ -79,9 +79,16 @@ def crossing(cost: Floats, fitted: Floats, target: float) -> Crossing:
 
 
 def cheapest(some: Sequence[Crossing]) -> Crossing:
-    """The crossing of whichever curve reaches the target first; where none does, a bound that holds for all of them."""
-    there = [one for one in some if one.beyond <= 0]
-    return min(there or some)
+    """The crossing of whichever curve reaches the target first, or what is known of it: no more than what any paid that
+    had the target at its start, more than the smallest budget where all that ended sooner had not reached it.
+    """
+    there = [one.cost for one in some if one.beyond <= 0]
+    short = [one.cost for one in some if one.beyond > 0]
+    if any(one.beyond < 0 for one in some):
+        return Crossing(min(there), -1)
+    if not there or (short and min(short) < min(there)):
+        return Crossing(min(short), +1)
+    return Crossing(min(there), 0)
 
 
 def saving(baseline: Crossing, other: Crossing) -> Saving:

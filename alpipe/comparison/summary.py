@@ -32,14 +32,16 @@ def summarise(frame: pd.DataFrame, metric: str | None = None) -> dict[str, Any]:
     full = table.ceilings(frame, metric)
     learners = list(dict.fromkeys(curve.learner for curve in by_axis["images"]))
     left_out = table.incomplete(frame, metric)
+    groups = [_group(learner, by_axis, full.get(learner, {})) for learner in learners]
+    notes = _notes(by_axis["images"], full, left_out, frame) + [note for group in groups for note in _fewer(group)]
     return {
         "metric": metric,
         "test": str(frame["test"].iloc[0]),
         "versions": sorted(set(frame["versions"])),
         "rounds": table.last_round(frame),
         "left_out": left_out,
-        "notes": _notes(by_axis["images"], full, left_out, frame),
-        "groups": [_group(learner, by_axis, full.get(learner, {})) for learner in learners],
+        "notes": notes,
+        "groups": groups,
     }
 
 
@@ -76,6 +78,8 @@ def _axis(some: list[Curves], full: dict[int, float]) -> dict[str, Any]:
     low, high = areas.common_range(some)
     baseline = strongest_random(some)
     randoms = [one for one in some if one.role == "random"]
+    if not full and baseline is not None:
+        full = dict(zip(baseline.seeds, baseline.value[:, -1].tolist(), strict=True))
     return {
         "range": [_plain(low), _plain(high)],
         "random": None if baseline is None else baseline.arm,
@@ -149,6 +153,17 @@ def _saved(one: Curves, baselines: Sequence[Curves], full: dict[int, float]) -> 
             "resamples": saved.states,
         }
         for saved in savings.labels_saved(theirs, mine, reference)
+    ]
+
+
+def _fewer(group: dict[str, Any]) -> list[str]:
+    """Arms whose labels saved are of fewer seeds than the arm has, since another arm lacks some."""
+    seeds = {arm["arm"]: arm["seeds"] for arm in group["arms"]}
+    rows = group["axes"]["images"]["saved"]
+    short = {row["arm"]: row["seeds"] for row in rows if row["seeds"] < seeds[row["arm"]]}
+    return [
+        f"Labels saved by {arm!r} are of the {count} seeds that the random arms and the full-data model have too."
+        for arm, count in short.items()
     ]
 
 

@@ -147,13 +147,15 @@ class Embeddings:
         """
         query = select(embeddings.c.item_key, embeddings.c.vector).where(embeddings.c.embedder == embedder)
         parts: builtins.list[FloatArray] = []
+        lengths: set[int] = set()
         with self._database.read() as connection:
             for chunk in chunks(keys):
                 found = {
                     row.item_key: row.vector
                     for row in connection.execute(query.where(embeddings.c.item_key.in_(chunk)))
                 }
-                if len({len(found.get(key, b"")) for key in chunk}) > 1 or not all(key in found for key in chunk):
+                lengths |= {len(found.get(key, b"")) for key in chunk}
+                if len(lengths) > 1 or 0 in lengths:
                     raise StoreError(
                         f"embeddings by {embedder!r} are not there, or differ in length: run the step again"
                     )

@@ -116,7 +116,10 @@ def _embed(
     if missing:
         embed, done = load(), len(items) - len(missing)
         for block in chunks((item for item in items if item.key in missing), EMBEDDED):
-            project.store.embeddings.put(name, [item.key for item in block], embed(block))
+            vectors = embed(block)
+            if not np.isfinite(vectors).all():
+                raise ValueError(f"{name} embeds images as values that are not finite")
+            project.store.embeddings.put(name, [item.key for item in block], vectors)
             done += len(block)
             progress(Progress("embedding", done, len(items)))
     return project.store.embeddings.of(name, keys)

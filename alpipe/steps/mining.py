@@ -34,10 +34,11 @@ def mine(project: Project, round_: Round, progress: ProgressCallback) -> Outcome
 def mine_with(project: Project, round_: int, model: str, progress: ProgressCallback) -> dict[str, int]:
     """Mines with any model of the project and files it under a round, in place of what was mined there before; returns
     the counts for the ledger. Only labelled images of the pool are looked at. The bank is written at the end, in one
-    transaction, and depends on the bank of before the round, the model and the labels alone.
+    transaction, and depends on the bank of before the round, the model and the labels alone (for how long an entry was
+    missed before, another model's mining of the same round may have forgotten).
 
     Raises DataError where there is nothing to mine on and for a round before the last one that was mined, on which
-    its bank depends; BusyError while another mining of this project runs.
+    its bank depends; BusyError while another mining of this project runs on this machine.
     """
     with alone(project.folder / "mining.lock", "mining of this project"):
         newest = project.store.negatives.newest_round()
