@@ -141,7 +141,7 @@ def test_a_crop_holds_its_box_in_the_inner_part_and_grey_beyond_the_image(boxes:
         margin_x, margin_y = (x2 - x1) * CONTEXT / inner(WINDOW), (y2 - y1) * CONTEXT / inner(WINDOW)
         edge_x, edge_y = (CONTEXT + 1 + int(np.ceil(inner(WINDOW) / side)) for side in (x2 - x1, y2 - y1))
         assert (crop[edge_y:-edge_y, edge_x:-edge_x] == 0).all()  # within a pixel of the image, corners being rounded
-        outside = [x1 - margin_x < -1, y1 - margin_y < -1, x2 + margin_x > 97, y2 + margin_y > 73]
+        outside = [x1 - margin_x < -2, y1 - margin_y < -2, x2 + margin_x > 98, y2 + margin_y > 74]
         edges = [crop[WINDOW // 2, 0], crop[0, WINDOW // 2], crop[WINDOW // 2, -1], crop[-1, WINDOW // 2]]
         for is_outside, edge in zip(outside, edges, strict=True):
             assert not is_outside or edge[0] > 0
