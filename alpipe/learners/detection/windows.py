@@ -69,8 +69,11 @@ def crops(pixels: ByteArray, boxes: FloatArray, window: int) -> ByteArray:
         inside = pixels[max(0, y1) : max(0, y2), max(0, x1) : max(0, x2)]
         top, left = max(0, -y1), max(0, -x1)
         crop[top : top + inside.shape[0], left : left + inside.shape[1]] = inside
-        interpolation = cv2.INTER_AREA if min(crop.shape[:2]) > window else cv2.INTER_LINEAR
-        cv2.resize(crop, (window, window), made[index], interpolation=interpolation)
+        # what shrinks first, by areas: OpenCV would skip pixels of it where the other side grows
+        smaller = min(crop.shape[1], window), min(crop.shape[0], window)
+        if smaller != crop.shape[1::-1]:
+            crop = cv2.resize(crop, smaller, interpolation=cv2.INTER_AREA)
+        cv2.resize(crop, (window, window), made[index], interpolation=cv2.INTER_LINEAR)
     return made
 
 
