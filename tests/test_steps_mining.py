@@ -65,6 +65,16 @@ class Cut:
         return self.made(*given)
 
 
+@pytest.fixture
+def doubting(make_project: MakeProject, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """After two rounds, with a model whose every mistake may be an object; two questions a round."""
+    made = make_project(mining={"guard_view": "shrink", "guard_score": 0.5, "questions": 2})
+    advance(made, rounds=2)
+    dream(made, monkeypatch)
+    monkeypatch.setattr("alpipe.mining.guard._true_areas", lambda truths: {"0": (0.0, 1e9)})
+    return made
+
+
 def bank(project: Project) -> list[Any]:
     return project.store.negatives.entries()
 
@@ -107,23 +117,17 @@ def test_a_mining_that_is_killed_leaves_the_bank_as_it_was(project: Project, mon
     assert bank(project) == before
 
 
-def test_doubtful_ones_wait_for_a_person_and_are_trained_on_once_settled(
-    make_project: MakeProject, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    project = make_project(mining={"guard_view": "shrink", "guard_score": 0.5, "questions": 2})
-    advance(project, rounds=2)
-    dream(project, monkeypatch)
-    monkeypatch.setattr("alpipe.mining.guard._true_areas", lambda truths: {"0": (0.0, 1e9)})
-    counts = mine_with(project, 2, "any", no_progress)
-    asked = project.store.negatives.questions()
+def test_doubtful_ones_wait_for_a_person_and_are_trained_on_once_settled(doubting: Project) -> None:
+    counts = mine_with(doubting, 2, "any", no_progress)
+    asked = doubting.store.negatives.questions()
     assert counts["questions"] == len(asked) == 2
     assert counts["unasked"] > 0
     assert "wait for a person" in describe(counts)
-    assert not {question.item.key for question in asked} & {one.item_key for one in project.store.negatives.all()}
+    assert not {question.item.key for question in asked} & {one.item_key for one in doubting.store.negatives.all()}
     assert all(Path(question.item.uri).is_file() for question in asked)
-    project.store.negatives.settle([RegionAnswer(asked[0].key, False, "labelstudio:1")])
-    assert asked[0].item.key in {one.item_key for one in project.store.negatives.all()}
-    assert asked[1].item.key not in {one.item_key for one in project.store.negatives.all()}
+    doubting.store.negatives.settle([RegionAnswer(asked[0].key, False, "labelstudio:1")])
+    assert asked[0].item.key in {one.item_key for one in doubting.store.negatives.all()}
+    assert asked[1].item.key not in {one.item_key for one in doubting.store.negatives.all()}
 
 
 def test_a_training_after_a_mining_learns_from_the_bank(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -265,19 +269,15 @@ def test_one_mining_runs_at_a_time(project: Project, monkeypatch: pytest.MonkeyP
 
 
 def test_what_a_person_is_being_asked_stays_when_another_model_mines(
-    make_project: MakeProject, monkeypatch: pytest.MonkeyPatch
+    doubting: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    project = make_project(mining={"guard_view": "shrink", "guard_score": 0.5, "questions": 2})
-    advance(project, rounds=2)
-    dream(project, monkeypatch)
-    monkeypatch.setattr("alpipe.mining.guard._true_areas", lambda truths: {"0": (0.0, 1e9)})
-    mine_with(project, 2, "any", no_progress)
-    (asked, other) = project.store.negatives.questions()
-    project.store.questions.asked([(asked.key, "7")], 2)
-    dream(project, monkeypatch, score=0.1)
-    mine_with(project, 2, "another", no_progress)
-    assert {one.key for one in project.store.negatives.questions()} == {asked.key}
-    settled = project.store.negatives.settle(
+    mine_with(doubting, 2, "any", no_progress)
+    (asked, other) = doubting.store.negatives.questions()
+    doubting.store.questions.asked([(asked.key, "7")], 2)
+    dream(doubting, monkeypatch, score=0.1)
+    mine_with(doubting, 2, "another", no_progress)
+    assert {one.key for one in doubting.store.negatives.questions()} == {asked.key}
+    settled = doubting.store.negatives.settle(
         [RegionAnswer(key, False, "labelstudio:1") for key in (asked.key, other.key)]
     )
     assert (settled.taken, settled.unknown) == (1, (other.key,))
