@@ -86,15 +86,24 @@ def match(candidates: FloatArray, truths: FloatArray, threshold: float) -> npt.N
     Greedy and one-to-one in the order given (best score first), as COCOeval does it: a candidate takes the free truth
     of highest IoU, the last of equal ones, if that is at least ``threshold`` and they overlap at all.
     """
-    matched = np.full(len(candidates), -1, np.int64)
     overlaps = iou(candidates, truths)
     rows, columns = np.nonzero((overlaps >= threshold) & (overlaps > 0))  # few: the rest need not be looked at
-    free = np.ones(len(truths), bool)
+    return deal(rows, columns, overlaps[rows, columns], len(candidates), len(truths))
+
+
+def deal(
+    rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64], overlap: FloatArray, candidates: int, truths: int
+) -> npt.NDArray[np.int64]:
+    """(candidates,) index of the truth each has, or −1, of the (P,) pairs that may come together, sorted by row: each
+    candidate in turn takes the free truth of highest overlap, the last of equal ones.
+    """
+    matched = np.full(candidates, -1, np.int64)
+    free = np.ones(truths, bool)
     starts = np.flatnonzero(np.diff(rows, prepend=-1))
-    for row, near in zip(rows[starts].tolist(), np.split(columns, starts[1:]), strict=False):
-        near = near[free[near]][::-1]
-        if len(near):
-            matched[row] = near[np.argmax(overlaps[row, near])]
+    for row, part in zip(rows[starts].tolist(), np.split(np.arange(len(rows)), starts[1:]), strict=False):
+        part = part[free[columns[part]]][::-1]
+        if len(part):
+            matched[row] = columns[part[np.argmax(overlap[part])]]
             free[matched[row]] = False
     return matched
 

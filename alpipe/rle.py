@@ -23,14 +23,14 @@ def decode(rle: Rle) -> ByteArray:
 
     Own code, since pycocotools trusts the counts: it reads past the end of damaged ones.
     """
-    (runs,) = _runs(rle)
+    (runs,) = run_lengths(rle)
     flat = np.repeat(np.arange(len(runs), dtype=np.uint8) & 1, runs)
     return np.ascontiguousarray(flat.reshape(rle.width, rle.height).T)
 
 
 def area(rle: Rle) -> int:
     """Number of pixels in the mask. Raises DataError as ``decode`` does."""
-    return int(_runs(rle)[0][1::2].sum())
+    return int(run_lengths(rle)[0][1::2].sum())
 
 
 def iou(a: Sequence[Rle], b: Sequence[Rle]) -> FloatArray:
@@ -43,12 +43,12 @@ def iou(a: Sequence[Rle], b: Sequence[Rle]) -> FloatArray:
         raise DataError("masks of different sizes cannot be compared")
     if not a or not b:
         return np.zeros((len(a), len(b)), np.float32)
-    _runs(*{*a, *b})  # pycocotools trusts them, and never ends with two that fill different sizes
+    run_lengths(*{*a, *b})  # pycocotools trusts them, and never ends with two that fill different sizes
     sides = [[{"size": mask[:2], "counts": mask.counts.encode()} for mask in side] for side in (a, b)]
     return np.nan_to_num(np.asarray(coco.iou(*sides, [0] * len(b)), np.float32))
 
 
-def _runs(*masks: Rle) -> list[npt.NDArray[np.int64]]:
+def run_lengths(*masks: Rle) -> list[npt.NDArray[np.int64]]:
     """Of each mask the lengths of the runs of 0 and 1 in turn, column by column, beginning with 0. Raises DataError for
     counts that are damaged or do not fill the size stated.
 

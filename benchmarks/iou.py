@@ -20,9 +20,10 @@ from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
+import torch
 from pycocotools import mask as coco
 
-from alpipe import boxes, rle
+from alpipe import boxes, rle, torch_iou
 from alpipe.types import ByteArray, FloatArray, Rle
 
 GOAL = 1.0
@@ -60,6 +61,7 @@ def main() -> None:
         f"best of {count}×{count} boxes": timed(
             lambda: boxes.best(a, b), lambda: coco.iou(theirs_a, theirs_b, crowd).max(axis=1), given.repeats
         ),
+        **on_a_device(a, b, objects, given.repeats),
         f"{sides}×{sides} masks of noise, 320×240": of_masks(noise, given.repeats),
         f"{sides}×{sides} masks of objects, 320×240": of_masks(objects, given.repeats),
     }
@@ -72,9 +74,9 @@ def main() -> None:
             == coco.iou(theirs_a[:2000], theirs_b[:2000], crowd[:2000])
         ).all()
     )
-    print(f"{'':32} {'alpipe s':>9} {'pycocotools s':>13} {'times':>6} {'by least':>8}")
+    print(f"{'':36} {'alpipe s':>9} {'pycocotools s':>13} {'times':>6} {'by least':>8}")
     for name, row in rows.items():
-        print(f"{name:32} {row.ours:9.3f} {row.theirs:13.3f} {row.theirs / row.ours:6.2f} {row.by_least:8.2f}")
+        print(f"{name:36} {row.ours:9.3f} {row.theirs:13.3f} {row.theirs / row.ours:6.2f} {row.by_least:8.2f}")
     print(f"largest difference: float32 {largest:.1e}, float64 {'none' if exact else 'some'}")
     first = next(iter(rows.values()))
     result: dict[str, Any] = {
@@ -87,6 +89,29 @@ def main() -> None:
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
     }
     print(json.dumps(result))
+
+
+def on_a_device(a: FloatArray, b: FloatArray, masks: list[Rle], repeats: int) -> dict[str, Timing]:
+    """The same by PyTorch, on a GPU where there is one."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    of_a, of_b = torch.from_numpy(a).to(device), torch.from_numpy(b).to(device)
+    theirs_a, theirs_b, crowd = xywh(a), xywh(b), [0] * len(b)
+    coded = [{"size": list(mask[:2]), "counts": mask.counts.encode()} for mask in masks]
+
+    def waited(made: torch.Tensor) -> None:
+        if made.is_cuda:
+            torch.cuda.synchronize()
+
+    return {
+        f"boxes, float32, PyTorch on {device}": timed(
+            lambda: waited(torch_iou.iou(of_a, of_b)), lambda: coco.iou(theirs_a, theirs_b, crowd), repeats
+        ),
+        f"masks of objects, PyTorch on {device}": timed(
+            lambda: waited(torch_iou.mask_iou(masks, masks, device)),
+            lambda: coco.iou(coded, coded, [0] * len(masks)),
+            repeats,
+        ),
+    }
 
 
 def made(rng: np.random.Generator, count: int) -> FloatArray:

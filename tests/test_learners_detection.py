@@ -14,7 +14,7 @@ from torch import nn
 
 from alpipe import boxes
 from alpipe.learners import detector
-from alpipe.learners.detection.assignment import PLACES, assign, pairwise_iou
+from alpipe.learners.detection.assignment import PLACES, assign
 from alpipe.learners.detection.decode import Limits, decode
 from alpipe.learners.detection.labelled import gather
 from alpipe.learners.detection.losses import hardest, overlaps, varifocal_loss
@@ -117,13 +117,6 @@ def test_objects_that_overlap_each_keep_their_best_place() -> None:
 
 def test_an_image_without_object_has_no_place_to_learn_one() -> None:
     assert not assigned(np.zeros((0, 4), np.float32)).share.any()
-
-
-@given(box_lists(), box_lists())
-def test_pairwise_iou_is_that_of_the_arrays(first: FloatArray, second: FloatArray) -> None:
-    np.testing.assert_allclose(
-        pairwise_iou(torch.from_numpy(first), torch.from_numpy(second)), boxes.iou(first, second), atol=1e-6
-    )
 
 
 # Losses

@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 import torch
 
+from alpipe.torch_iou import iou
+
 PLACES = 10
 """Most places that learn one object."""
 
@@ -55,7 +57,7 @@ def assign(
     """
     if not len(truth):
         return Assignment(torch.zeros_like(centres[:, 0], dtype=torch.long), torch.zeros_like(centres[:, 0]))
-    overlap = pairwise_iou(truth, boxes)
+    overlap = iou(truth, boxes)
     middle, half = (truth[:, :2] + truth[:, 2:]) / 2, (truth[:, 2:] - truth[:, :2]) / 2
     away = (centres - middle[:, None]).abs() / half.clamp(min=float(strides[0]))[:, None]  # in half sides
     side = 2 * half.prod(dim=1).sqrt()
@@ -72,12 +74,3 @@ def assign(
     highest = aligned.new_zeros(len(truth)).scatter_reduce_(0, owner, aligned, "amax")
     share = torch.where(claimed > 0, aligned / highest[owner].clamp(min=1e-30), 0)
     return Assignment(owner, share)
-
-
-def pairwise_iou(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    """(N, M) IoU of (N, 4) and (M, 4) xyxy boxes; 0 where the union has no area."""
-    a, b = first[:, None], second[None]
-    sides = (torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])).clamp(min=0)
-    intersection = sides[..., 0] * sides[..., 1]
-    areas = [(boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1]) for boxes in (a, b)]
-    return intersection / (areas[0] + areas[1] - intersection).clamp(min=1e-9)
