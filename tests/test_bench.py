@@ -335,6 +335,17 @@ def test_one_bench_runs_in_a_folder(make_project: MakeProject, tmp_path: Path) -
     assert not (tmp_path / "out" / "set").exists()
 
 
+def test_a_set_is_not_read_into_a_folder_that_another_bench_has(alpipe: Callable[..., Ran], tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    place = ("--data", tmp_path / "data", "--out", tmp_path / "out")
+    more = ("--format", "folders", "--task", "classify", "--labels", "a,b")
+    with alone(tmp_path / "out" / "bench.lock", "bench"):
+        refused = alpipe("bench", *place, *more)
+    assert refused.status == 1
+    assert "another bench in" in refused.err
+    assert not (tmp_path / "out" / "imported").exists()
+
+
 def test_a_project_without_holdout_is_told_what_to_say(make_project: MakeProject, tmp_path: Path) -> None:
     project = make_project(Task.CLASSIFY, images=10)
     with project.store.database.write() as connection:

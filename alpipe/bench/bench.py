@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -48,12 +49,21 @@ def run(
     for that, BusyError while another bench runs in the folder, DataError for a set too small, and TrainingError, after
     everything else was run and written, where trials failed.
     """
+    with held(folder):
+        return _run(source, folder, plan, arms, jobs, test_share, alike, origin, tell, progress)
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """The folder, made if need be and held for one bench. Raises BusyError while another one has it, and ConfigError
+    where it cannot be made.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"{folder} cannot be made: {error.strerror}") from error
     with alone(folder / "bench.lock", f"bench in {folder}"):
-        return _run(source, folder, plan, arms, jobs, test_share, alike, origin, tell, progress)
+        yield
 
 
 def _run(

@@ -104,9 +104,12 @@ def bench(
         with progress() as show:
             if data is not None:
                 folder = out or Path("bench")
+                if absent := [f"--{name}" for name, value in import_values.items() if value is None]:
+                    raise ConfigError(f"--data needs {', '.join(absent)} too")
                 subsets = (test_subset, pool_subset)
-                whole.check_origin(folder, origin)
-                source = _imported(folder, data, import_values, subsets, _grouping(group_regex, groups), show)
+                with whole.held(folder):
+                    whole.check_origin(folder, origin)
+                    source = _imported(folder, data, import_values, subsets, _grouping(group_regex, groups), show)
             else:
                 source = _project(context.obj, [*import_values.values(), test_subset, pool_subset, group_regex, groups])
                 folder = out or source.root / "bench"
@@ -213,8 +216,6 @@ def _imported(
     from alpipe.steps.importing import import_labels
     from alpipe.types import Split
 
-    if absent := [f"--{name}" for name, value in values.items() if value is None]:
-        raise ConfigError(f"--data needs {', '.join(absent)} too")
     root = folder / "imported"
     names = [label.strip() for label in str(values["labels"]).split(",")]
     parsed = {"name": "imported", "task": values["task"], "labels": names, "annotator": "oracle"}
