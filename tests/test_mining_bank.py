@@ -58,12 +58,20 @@ def test_a_region_that_people_were_asked_about_is_never_found_again_whatever_the
 
 
 def test_harder_ones_take_the_place_of_easier_ones_and_what_a_person_confirmed_stays():
-    bank = [entry(0), entry(20), entry(40, state=CONFIRMED)]
+    bank = [entry(0, score=0.5), entry(20, score=0.4), entry(40, state=CONFIRMED)]
     options = MiningOptions(per_image=2)
     prediction = found((0, 0.5, 0), (20, 0.4, 0), (40, 0.0, 0), (60, 0.7, 0), (80, 0.45, 0))
     mined = mine(Task.DETECT, [prediction], EMPTY, CLASSES, options, bank, 2)
     assert [one.box[0] for one in mined.new] == [60]
     assert mined.evicted == ["0", "20"]
+
+
+def test_what_was_hard_keeps_its_place_as_it_is_easy_because_the_model_learnt_it():
+    """Else the next model, which does not learn it, falls for it again."""
+    options = MiningOptions(per_image=1, patience=3)
+    learnt = mine(Task.DETECT, [found((0, 0.05, 0), (60, 0.7, 0))], EMPTY, CLASSES, options, [entry(0, score=0.9)], 2)
+    assert (learnt.new, learnt.evicted) == ([], [])
+    assert learnt.scores == {"0": pytest.approx(0.05)}
 
 
 def test_a_class_has_room_of_its_own():

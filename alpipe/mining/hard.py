@@ -90,8 +90,9 @@ def mine(
 
     What the ``guard`` doubts is left out. The hardest of the other new ones and of the old are kept, ``per_image`` in
     an image, ``per_class`` of a class, and in all ``ratio`` times the true objects in ``truths`` (boxes, connected
-    regions, images), or times 1 where there are none; what a person confirmed stays in any case. The order of the
-    predictions has no influence.
+    regions, images), or times 1 where there are none; what a person confirmed stays in any case. Old ones count by the
+    score that they were found with where the new one is lower: a model no longer falls for what it learnt, but the
+    next one would if that were gone. The order of the predictions has no influence.
 
     Raises DataError for a prediction on an item without truth or of the hold-out, which is never trained on, and for
     labels or predictions that do not fit the task.
@@ -116,7 +117,7 @@ def mine(
     earlier = range(round_) if mined_in is None else sorted({number for number in mined_in if number < round_})
     misses = {key: sum(number > hard for number in earlier) + (hard < round_) for key, hard in last.items()}
     stay = [
-        (entry, scores.get(entry.key, entry.score))
+        (entry, max(entry.negative.score, scores.get(entry.key, entry.score)))
         for entry in old
         if entry.state is NegativeState.CONFIRMED or misses[entry.key] < options.patience
     ]
