@@ -305,7 +305,8 @@ def test_images_that_share_a_group_with_a_sets_own_test_part_are_on_neither_side
     given = ("--format", "folders", "--task", "classify", "--labels", "x,y", *grouped, "--near-duplicates", -1)
     place = ("--data", tmp_path / "data", "--out", tmp_path / "out")
     small = ("--start", 40, "--rounds", 1)
-    ran = alpipe("bench", "--strategies", "margin", *given, *place, *small)
+    ran = alpipe("bench", "--strategies", "margin", *given, *place, *small, "--json")
+    assert ran.out == "", "with --json nothing but JSON"
     assert "the pool has 10" in ran.err, "more than there are: it ends before anything is trained"
     facts = sets.facts_of(tmp_path / "out" / "set")
     assert (facts.test, facts.pool, facts.beside_test) == (4, 10, 5)
@@ -321,6 +322,38 @@ def test_a_folder_keeps_to_the_set_that_it_was_begun_with(make_project: MakeProj
             bench.run(project, out, too_many, arms, jobs=1, origin=origin)
     with pytest.raises(ConfigError, match=r"begun with --data /a \(now /b\), --test-share None \(now 0.5\)"):
         bench.run(project, out, wanted, arms, jobs=1, origin={"--data": "/b", "--test-share": 0.5})
+
+
+@pytest.mark.usefixtures("only_plain_random")
+def test_what_was_measured_with_other_settings_is_never_shown_under_new_ones(
+    make_project: MakeProject, tmp_path: Path
+) -> None:
+    project, small = make_project(Task.CLASSIFY, images=20), {"seeds": 1, "rounds": 1, "full": False}
+    wanted, arms = prepared(project, **small)
+    bench.run(project, tmp_path / "out", wanted, arms, jobs=1)
+    before = (tmp_path / "out" / "results.csv").read_bytes()
+    for changed in (
+        {"arms": {"entropy": {"strategy": "margin"}}},
+        {"settings": {"learner": {**TINY[Task.CLASSIFY], "steps": 3}}},
+    ):
+        with pytest.raises(ConfigError, match="begun with other settings of arm 'entropy'"):
+            bench.run(project, tmp_path / "out", *prepared(project, **small, **changed), jobs=1)
+    with pytest.raises(ConfigError, match="was begun with seconds"):
+        bench.run(project, tmp_path / "out", *prepared(project, **small, seconds={"image": 9}), jobs=1)
+    assert (tmp_path / "out" / "results.csv").read_bytes() == before
+    more = {"arms": {"margin": {"strategy": "margin", "cold_start": "random"}, **TINY_PLAN["arms"]}}
+    found = bench.run(project, tmp_path / "out", *prepared(project, **small, **more), jobs=1)
+    assert [arm["arm"] for arm in found["groups"][0]["arms"]] == ["margin", "entropy", "random"]
+
+
+def test_several_answers_an_image_are_not_asked_of_the_oracle(make_project: MakeProject) -> None:
+    project = make_project(Task.CLASSIFY, images=10, agreement={"minimum": 2})
+    assert {arm.config(0).agreement.minimum for arm in prepared(project)[1]} == {1}
+
+
+def test_the_name_of_the_model_of_all_labels_is_taken(make_project: MakeProject) -> None:
+    with pytest.raises(ConfigError, match="'all labels': this name is that of the model of all labels"):
+        prepared(make_project(Task.CLASSIFY, images=10), arms={"all labels": {"strategy": "entropy"}})
 
 
 def test_one_bench_runs_in_a_folder(make_project: MakeProject, tmp_path: Path) -> None:

@@ -282,6 +282,19 @@ def test_a_table_written_and_read_gives_the_same_summary(tmp_path: Path) -> None
     assert summarise(table.read(tmp_path / "results.csv")) == summarise(frame)
 
 
+@pytest.mark.parametrize("metric", ["LAMR", "FPPI@recall0.8", "empty_alarms@recall0.8"])
+def test_figures_of_which_less_is_better_are_refused(metric: str) -> None:
+    with pytest.raises(DataError, match="less is better"):
+        summarise(frame_of(*arms()).assign(metric=metric))
+
+
+def test_a_figure_that_no_seed_has_in_each_round_is_refused() -> None:
+    frame = frame_of(*arms())
+    rare = frame[frame["round"] == 1].assign(metric="recall@FPPI1")
+    with pytest.raises(DataError, match=r"no seed of any arm has recall@FPPI1 in all of the 4 rounds"):
+        summarise(pd.concat([frame, rare]), "recall@FPPI1")
+
+
 def test_a_seed_that_lacks_a_round_is_left_out_and_named() -> None:
     frame = frame_of(*arms())
     frame = frame[~((frame["arm"] == "entropy") & (frame["seed"] == 2) & (frame["round"] == 3))]

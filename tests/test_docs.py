@@ -9,9 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
+from alpipe import config as configuration
 from alpipe import rle
+from alpipe.bench import plan
 from alpipe.protocols import LearnerContext
 from alpipe.types import ClassPrediction, Example, Item, Masks, Task
 from tests.conftest import Ran
@@ -55,6 +58,14 @@ def plugin_of_the_guide(number: int) -> dict[str, Any]:
     module: dict[str, Any] = {"__name__": "plugins.md"}
     exec(compile(codes[number], "plugins.md", "exec"), module)  # noqa: S102  # our own page
     return module
+
+
+def test_the_file_of_arms_in_the_bench_guide_is_one() -> None:
+    text = (ROOT / "docs" / "bench.md").read_text(encoding="utf-8")
+    (values,) = (yaml.safe_load(code) for code in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL))
+    wanted = plan.parse(values, "bench.md")
+    base = configuration.parse({"name": "cells", "task": "detect", "labels": ["a"], "annotator": "oracle"}, "test")
+    assert {arm.name for arm in plan.arms_of(wanted, base)} > set(values["arms"])
 
 
 def test_the_strategy_in_the_plug_in_guide_runs() -> None:

@@ -86,6 +86,8 @@ def _run(
     threads = _settle(folder, plan, facts, workers.threads_each(jobs))
     tell(_of_set(facts))
     planned = plan_jobs(folder, plan, arms, facts)
+    for job in planned:
+        trial.check_begun(job)
     todo = [job for job in planned if not trial.is_done(job)]
     tell(f"{len(planned)} trials, {len(planned) - len(todo)} of them done before; {folder}")
     share = workers.Share(jobs, threads)
@@ -102,7 +104,11 @@ def _run(
         raise
     if not _collect(folder, planned, threads, known):
         raise TrainingError(f"no trial came to a result; {failures[0].title}: {failures[0].reason}")
-    summary = write_summary(folder)
+    try:
+        summary = write_summary(folder)
+    except DataError:
+        if not failures:
+            raise
     if failures:
         raise TrainingError(
             f"{len(failures)} of {len(planned)} trials failed, the others are in {folder / RESULTS};"
@@ -204,7 +210,7 @@ def _settle(folder: Path, plan: Plan, facts: SetFacts, threads: int) -> int:
     """What cannot change from run to run of a folder; returns the threads of a trial, which the first run decides:
     sums are rounded otherwise with another number.
     """
-    now = {"start": plan.start, "batch": plan.batch, "test_hash": facts.test_hash}
+    now = {"start": plan.start, "batch": plan.batch, "test_hash": facts.test_hash, "seconds": plan.seconds.model_dump()}
     path = folder / SETTLED
     if not path.is_file():
         _write(path, json.dumps(now | {"threads": threads}).encode())

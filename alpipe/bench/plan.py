@@ -29,7 +29,7 @@ FULL = "all labels"
 
 FIXED = (
     *("name", "task", "labels", "seed", "batch", "wait_for", "holdout", "annotator", "store"),
-    *("control", "blind", "budget", "review"),
+    *("control", "blind", "budget", "review", "agreement"),
 )
 """Settings that the bench makes itself, the same for every arm."""
 
@@ -120,9 +120,12 @@ def arms_of(plan: Plan, base: Config) -> list[Arm]:
     _check_keys("settings", plan.settings)
     if not wanted:
         wanted = {"random": _values(base, plan, {"strategy": "random", **PLAIN})}
-    trainings = {_training(values): values for values in wanted.values()}
+    trainings = {_training(values): _plain(base, plan, values) for values in wanted.values()}
     names = _learner_names([*trainings.values()])
     by_training = dict(zip(trainings, names, strict=True))
+    whole = {training: FULL if len(trainings) == 1 else f"{FULL}, {name}" for training, name in by_training.items()}
+    if taken := [name for name in whole.values() if name in wanted]:
+        raise ConfigError(f"arm {taken[0]!r}: this name is that of the model of all labels; choose another")
     if plan.random:
         _add_random(wanted, trainings, by_training, base)
     arms = []
@@ -133,9 +136,7 @@ def arms_of(plan: Plan, base: Config) -> list[Arm]:
         arms.append(Arm(name, role, by_training[_training(values)], values))
     if plan.full:
         for training, values in trainings.items():
-            suffix = "" if len(trainings) == 1 else f", {by_training[training]}"
-            whole = values | {"strategy": {"name": "random"}, **PLAIN}
-            arms.append(Arm(FULL + suffix, "ceiling", by_training[training], whole))
+            arms.append(Arm(whole[training], "ceiling", by_training[training], values))
     _check_different(arms)
     return arms
 
@@ -163,6 +164,7 @@ def _values(base: Config, plan: Plan, changes: Settings) -> Settings:
         "blind": 0.0,
         "review": {"share": 0.0},
         "budget": None,
+        "agreement": {},  # one oracle answers
         "holdout": {"share": 0.0, "labels": 0},
         "annotator": {"name": "oracle", "seconds": plan.seconds.model_dump()},
         "store": None,
@@ -170,6 +172,14 @@ def _values(base: Config, plan: Plan, changes: Settings) -> Settings:
     }
     whole: Settings = configuration.parse(values, "arm").model_dump(mode="json")
     return whole
+
+
+def _plain(base: Config, plan: Plan, values: Settings) -> Settings:
+    """What trains as ``values`` and chooses by pure chance, whatever else the arm says: so it stays the same when arms
+    come or go.
+    """
+    training = {name: values[name] for name in TRAINING}
+    return _values(base, plan, training | {"strategy": {"name": "random"}, **PLAIN})
 
 
 def _batch_with(batch_with: Any, said: Settings) -> Any:
@@ -204,7 +214,7 @@ def _add_random(
                 name = strategy if len(trainings) == 1 else f"{strategy}, {names[training]}"
                 if name in wanted:
                     raise ConfigError(f"arm {name!r}: this name is that of the random arm; choose another")
-                wanted[name] = values | {"strategy": {"name": strategy}, **PLAIN}
+                wanted[name] = values | {"strategy": {"name": strategy}}
 
 
 def _training(values: Mapping[str, Any]) -> str:

@@ -66,15 +66,10 @@ Trained: TypeAlias = Callable[[int, float], None]
 
 def run(job: Job, progress: ProgressCallback, trained: Trained) -> None:
     """Brings the trial to its end, from wherever an earlier run left it; does nothing where it is done."""
-    config = job.arm.config(job.seed)
     if not (job.folder / configuration.FILE).is_file():
-        _begin(job, config)
+        _begin(job, job.arm.config(job.seed))
+    check_begun(job)
     with Project.open(job.folder) as project:
-        if project.config != config:
-            raise ConfigError(
-                f"{job.folder} was begun with other settings of arm {job.arm.name!r}: give the arm another name, or"
-                " the bench another --out"
-            )
         clock = _Clock(trained)
         if job.kind == "arm":
             _run_arm(job, project, progress, clock)
@@ -82,6 +77,18 @@ def run(job: Job, progress: ProgressCallback, trained: Trained) -> None:
             while (current := current_round(project)).number == 0 and current.step in _FIRST[job.kind]:
                 clock(project, current, progress)
         _check_test(project, job)
+
+
+def check_begun(job: Job) -> None:
+    """Raises ConfigError where the trial was begun with other settings than it is asked for with now. What a first
+    model depends on is in its folder's name.
+    """
+    file = job.folder / configuration.FILE
+    if job.kind != "start" and file.is_file() and configuration.read(file) != job.arm.config(job.seed):
+        raise ConfigError(
+            f"{job.folder} was begun with other settings of arm {job.arm.name!r}: give the arm another name, or"
+            " the bench another --out"
+        )
 
 
 _FIRST = {"start": ("train", "evaluate", "mine"), "full": ("train", "evaluate")}

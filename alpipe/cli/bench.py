@@ -10,7 +10,7 @@ import typer
 from alpipe.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from alpipe.project import Project
     from alpipe.protocols import ProgressCallback
@@ -101,6 +101,7 @@ def bench(
             "--test-share": test_share,
             "--near-duplicates": ALIKE if near_duplicates is None else near_duplicates,
         }
+        tell: Callable[[str], None] = (lambda _: None) if json else say
         with progress() as show:
             if data is not None:
                 folder = out or Path("bench")
@@ -109,13 +110,12 @@ def bench(
                 subsets = (test_subset, pool_subset)
                 with whole.held(folder):
                     whole.check_origin(folder, origin)
-                    source = _imported(folder, data, import_values, subsets, _grouping(group_regex, groups), show)
+                    source = _imported(folder, data, import_values, subsets, _grouping(group_regex, groups), tell, show)
             else:
                 source = _project(context.obj, [*import_values.values(), test_subset, pool_subset, group_regex, groups])
                 folder = out or source.root / "bench"
                 if source.root not in folder.absolute().parents:  # else they are moved together
                     origin["-C"] = str(source.root)
-            tell = (lambda _: None) if json else say
             with source:
                 found = _run(source, folder, plan, jobs, origin, tell, show)
     if json:
@@ -203,6 +203,7 @@ def _imported(
     values: Mapping[str, str | None],
     subsets: tuple[str | None, str | None],
     grouping: Any,
+    tell: Callable[[str], None],
     show: ProgressCallback,
 ) -> Project:
     """A project made of a labelled set in the bench's folder; one that is there is used again."""
@@ -211,7 +212,6 @@ def _imported(
     from alpipe import config as configuration
     from alpipe.bench.sets import TEST_IMAGES
     from alpipe.cli.data import _show_refused
-    from alpipe.cli.display import say
     from alpipe.project import Project
     from alpipe.steps.importing import import_labels
     from alpipe.types import Split
@@ -241,10 +241,9 @@ def _imported(
             keys = [item.key for item in project.store.items.list(split=Split.HOLDOUT)]
             project.store.meta.set(TEST_IMAGES, json.dumps(keys))
         if report.added:
-            say(f"{report.added} images from {data}" + (f", subset {subset}" if subset else ""))
-        _show_refused(
-            project.folder / f"import-{'test' if holdout else 'pool'}-refused.csv", report.refused, "parts refused"
-        )
+            tell(f"{report.added} images from {data}" + (f", subset {subset}" if subset else ""))
+        refusals = project.folder / f"import-{'test' if holdout else 'pool'}-refused.csv"
+        _show_refused(refusals, report.refused, "parts refused", tell)
     return project
 
 

@@ -191,16 +191,19 @@ def export(
         say(f"{written.images} labelled images written to {path} as {format_name}{turned}")
 
 
-def _show_refused(path: Path, refused: tuple[Refusal, ...], what: str) -> None:
+def _show_refused(
+    path: Path, refused: tuple[Refusal, ...], what: str, tell: Callable[[str], None] | None = None
+) -> None:
     from alpipe.cli.display import say
     from alpipe.steps.importing import write_refusals
 
     if not refused:
         return
     write_refusals(path, refused)
-    say(f"{len(refused)} {what}, listed with their reasons in {path}; the first:")
+    tell = tell or say
+    tell(f"{len(refused)} {what}, listed with their reasons in {path}; the first:")
     for refusal in refused[:3]:
-        say(f"  {refusal.source}: {refusal.reason}")
+        tell(f"  {refusal.source}: {refusal.reason}")
 
 
 class _Grouping:

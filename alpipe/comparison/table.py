@@ -24,6 +24,9 @@ AXES = ("images", "boxes", "seconds")
 CLOCK = ("train_s", "score_s")
 KEY = ["arm", "seed", "round"]
 
+LESS_IS_BETTER = ("LAMR", "FPPI@", "empty_alarms@")
+"""How the names of figures begin of which a good model has little."""
+
 Floats = npt.NDArray[np.float64]
 
 
@@ -98,8 +101,11 @@ def last_round(frame: pd.DataFrame) -> int:
 def curves(frame: pd.DataFrame, metric: str, axis: str) -> list[Curves]:
     """The curves of each arm that chooses images, seeds that lack a round left out; see ``incomplete``.
 
-    Raises DataError for a metric that the table does not have.
+    Raises DataError for a metric that the table does not have, has in no whole seed, or of which less is better: what
+    is made of curves takes them to rise.
     """
+    if metric.startswith(LESS_IS_BETTER):
+        raise DataError(f"of {metric} less is better, but labels saved are reckoned from figures that grow: take one")
     rows = frame[(frame["metric"] == metric) & (frame["role"] != "ceiling")]
     if rows.empty:
         raise DataError(f"no figure named {metric!r}; there are {', '.join(dict.fromkeys(frame['metric']))}")
@@ -115,6 +121,8 @@ def curves(frame: pd.DataFrame, metric: str, axis: str) -> list[Curves]:
             )
             first = mine.iloc[0]
             found.append(Curves(arm, str(first["role"]), str(first["learner"]), tuple(whole), cost, value))
+    if not found:
+        raise DataError(f"no seed of any arm has {metric} in all of the {len(rounds)} rounds yet")
     return found
 
 
