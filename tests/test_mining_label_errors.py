@@ -75,6 +75,18 @@ def test_a_class_that_the_model_contradicts_as_surely_as_it_knows_the_other_clas
     assert doubted([*good, image("y", "cat", 0.4)]) == [], "less sure of dog than of those that are dogs"
 
 
+def test_of_the_classes_that_are_as_probable_as_usual_the_most_probable_is_proposed() -> None:
+    """Confident Learning's confident joint: b is more probable than c, but far from what it is where labels say b."""
+    probs = {"b1": (0.02, 0.95, 0.03), "c1": (0.6, 0.05, 0.35), "x": (0.1, 0.5, 0.4)}
+    truths = {
+        key: Example(Item(key, "/x.png", SIZE, SIZE), ImageClass(name)) for key, name in zip(probs, "bca", strict=True)
+    }
+    errors = LabelErrors(truths, ("a", "b", "c"))
+    list(errors.watch(ClassPrediction(key, np.array(some, np.float32)) for key, some in probs.items()))
+    [asked] = [question for question in errors.questions(1, "m") if question.item.key == "x"]
+    assert (asked.given, asked.proposed) == ("a", "c")
+
+
 def test_a_model_that_is_never_sure_of_a_class_has_no_say_in_it() -> None:
     weak = [image(f"d{n}", "dog", 0.55) for n in range(4)]
     assert doubted([*weak, image("x", "dog", 0.99)]) == [], "nothing is known of cats"

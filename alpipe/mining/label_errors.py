@@ -65,17 +65,19 @@ Box = tuple[float, float, float, float]
 
 
 class Found(NamedTuple):
-    """What a model says of one label: how probable the class given is (``support``), and the one that it sees instead
-    (``against``; ``other`` is None for nothing, and the class given where it does not contradict). ``score`` is final
-    where it is not None.
+    """What a model says of one label: how probable the class given is (``support``), and what it sees instead
+    (``against``; ``other`` is None for nothing). ``rivals`` are the classes that may be it, more probable than the one
+    given, the most probable first: which of them it is, or whether none, is known once all labels were seen. ``score``
+    is final where it is not None.
     """
 
     key: str
     box: Box | None
     given: str
     support: float
-    other: str | None
-    against: float
+    other: str | None = None
+    against: float = 0.0
+    rivals: tuple[tuple[str, float], ...] | None = None
     score: float | None = None
     region: Rle | None = None
 
@@ -110,7 +112,7 @@ class LabelErrors:
     def questions(self, round_: int, model: str) -> list[Question]:
         """What is contradicted, the likeliest errors first."""
         means = {name: float(np.mean(values)) for name, values in self._support.items()}
-        against = [found for found in self._found if _contradicts(found, means)]
+        against = [found for one in self._found if (found := _contradicted(one, means)) is not None]
         often = Counter((found.given, found.other is None) for found in against)
         asked = []
         for found in against:
@@ -151,11 +153,16 @@ class LabelErrors:
         )
 
 
-def _contradicts(found: Found, means: Mapping[str, float]) -> bool:
-    """``means`` is how probable the model finds each class where the labels say it, on average."""
-    if found.score is not None or found.other is None:
-        return True
-    return found.against >= means.get(found.other, 1.0) > 0 and found.against > found.support
+def _contradicted(found: Found, means: Mapping[str, float]) -> Found | None:
+    """The label with the class that is seen instead: of the rivals that are as probable as that class is on average
+    where the labels say it (``means``), the most probable; None where there is none.
+    """
+    if found.rivals is None:
+        return found
+    for other, against in found.rivals:
+        if against >= means.get(other, np.inf) > 0:
+            return found._replace(other=other, against=against)
+    return None
 
 
 def _margin(found: Found) -> float:
@@ -172,14 +179,16 @@ def key_of(kind: QuestionKind, item_key: str, given: str, box: Box | None) -> st
 
 def _of_image(prediction: ClassPrediction, given: str, classes: Sequence[str]) -> Found:
     at = classes.index(given)
-    if at >= len(prediction.probs) or len(prediction.probs) < 2:  # a model of before the class was added
-        return Found(prediction.item_key, None, given, 0.0, given, 0.0)
-    others = prediction.probs.copy()
-    others[at] = -1
-    best = int(others.argmax())
-    return Found(
-        prediction.item_key, None, given, float(prediction.probs[at]), classes[best], float(prediction.probs[best])
-    )
+    known = len(prediction.probs)  # fewer than now, of a model of before a class was added
+    support = float(prediction.probs[at]) if at < known else 0.0
+    rivals = _rivals(prediction.probs, at, support, classes) if at < known else ()
+    return Found(prediction.item_key, None, given, support, rivals=rivals)
+
+
+def _rivals(probs: FloatArray, given: int, support: float, classes: Sequence[str]) -> tuple[tuple[str, float], ...]:
+    """The other classes more probable than the one given, the most probable first, of (C,) probabilities."""
+    order = np.argsort(-probs, kind="stable").tolist()
+    return tuple((classes[index], float(probs[index])) for index in order if index != given and probs[index] > support)
 
 
 def _of_boxes(prediction: BoxPrediction, labels: Boxes, classes: Sequence[str]) -> Iterator[Found]:
@@ -191,16 +200,13 @@ def _of_boxes(prediction: BoxPrediction, labels: Boxes, classes: Sequence[str]) 
         support = 0.0
         if same.any() and 0 <= index < prediction.probs.shape[1]:
             support = float(prediction.probs[same, index].max())
-        against = np.where(same & (prediction.class_index != index), prediction.scores, 0)
         near = float(np.where(overlap >= NEAR, prediction.scores, 0).max(initial=0))
         if near < FAINT:
             yield Found(prediction.item_key, box, given, support, None, near)
-        elif against.max(initial=0) > support:
-            best = int(against.argmax())
-            other = classes[int(prediction.class_index[best])]
-            yield Found(prediction.item_key, box, given, support, other, float(against[best]))
-        else:
-            yield Found(prediction.item_key, box, given, support, given, 0.0)
+            continue
+        best = np.zeros(len(classes), np.float32)
+        np.maximum.at(best, prediction.class_index[same], prediction.scores[same])
+        yield Found(prediction.item_key, box, given, support, rivals=_rivals(best, index, support, classes))
 
 
 def _of_masks(prediction: MapPrediction, labels: Masks, classes: Sequence[str]) -> Iterator[Found]:
@@ -226,7 +232,7 @@ def _of_masks(prediction: MapPrediction, labels: Masks, classes: Sequence[str]) 
             against = float(probs[other][contradicted].mean())
             support = float(probs[value].mean()) if value < len(probs) else 0.0
             given = classes[value - 1]
-            yield Found(prediction.item_key, box, given, support, name, against, score, rle.encode(pixels))
+            yield Found(prediction.item_key, box, given, support, name, against, None, score, rle.encode(pixels))
 
 
 def _of_region(probs: FloatArray, value: int) -> tuple[float, int, npt.NDArray[np.bool_]] | None:
