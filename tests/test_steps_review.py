@@ -21,6 +21,7 @@ from alpipe.types import (
     Boxes,
     Example,
     ImageClass,
+    NegativeState,
     Pulled,
     Question,
     QuestionKind,
@@ -202,6 +203,86 @@ def test_an_unmarked_object_that_is_not_in_the_bank_is_added_once_a_person_says_
     now = project.store.annotations.latest()[item.key].labels
     assert isinstance(now, Boxes)
     assert now.xyxy.tolist() == [[0, 0, 9, 9], list(missed)]
+
+
+def missed_by_both(project: Project, name: str, box: tuple[float, float, float, float]) -> Question:
+    """An object that nobody marked, found out of sample: the bank does not know it."""
+    [item, *_] = project.store.items.list(split=Split.POOL)
+    labels = Boxes(np.array([[0, 0, 9, 9]], np.float32), (name,))
+    project.store.annotations.upsert([Annotation(item.key, AnswerState.LABELLED, labels, "test:1", f"{item.key}/1")])
+    return Question("q", item, QuestionKind.MISSED, labels, box, None, name, 0.9, 1, OUT_OF_SAMPLE, "why")
+
+
+def test_what_a_person_calls_no_object_is_a_negative_for_good_though_no_mining_found_it(
+    make_project: MakeProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = make_project(Task.DETECT, review={"share": 1.0})
+    people = with_people(project, monkeypatch)
+    question = missed_by_both(project, project.classes[0], (20.0, 20.0, 30.0, 30.0))
+    project.store.questions.replace([question])
+    review.push(project, 0, people, no_progress)
+    answers = ((False, NegativeState.CONFIRMED), (True, NegativeState.OBJECT), (None, NegativeState.QUESTION))
+    for at, (model_is_right, state) in enumerate(answers, 1):
+        moment = datetime(2026, 1, at, tzinfo=UTC)
+        people.said = (Reply("q", model_is_right, None, "labelstudio:1", "9/q/a1", moment),)
+        exchange.pull(project, people, no_progress)
+        [entry] = project.store.negatives.entries()
+        assert (entry.state, entry.negative.box) == (state, question.box)
+        assert entry.settled_by == (None if model_is_right is None else "labelstudio:1")
+
+
+def test_a_question_whose_labels_changed_before_anybody_answered_is_asked_anew_about_the_new_ones(
+    make_project: MakeProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = make_project(Task.CLASSIFY, review={"share": 1.0})
+    people = with_people(project, monkeypatch)
+    a, b, c, *_ = project.classes
+    [example] = label(project, 1, a)
+    project.store.questions.replace([doubt(example, 0.9, b)])
+    review.push(project, 0, people, no_progress)
+    [again] = label(project, 1, c, at=1)
+    assert project.store.questions.outdate() == 1
+    assert project.store.questions.replace([doubt(again, 0.8, b)]) == 1
+    assert [one.labels for one in project.store.questions.next()] == [ImageClass(c)]
+    review.push(project, 1, people, no_progress)
+    assert people.gone == people.asked, "the task with the former labels is taken back first"
+    assert project.store.questions.counts()[QuestionState.ASKED] == 1
+
+
+def test_a_task_is_taken_back_although_its_question_is_open_again_and_then_gone(
+    make_project: MakeProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = make_project(Task.CLASSIFY, review={"share": 1.0})
+    people = with_people(project, monkeypatch)
+    a, b, *_ = project.classes
+    [example] = label(project, 1, a)
+    project.store.questions.replace([doubt(example, 0.9, b)])
+    review.push(project, 0, people, no_progress)
+    label(project, 1, b, at=1)
+    project.store.questions.outdate()
+    project.store.questions.replace([doubt(example, 0.9, b)])
+    project.store.questions.replace([])
+    review.push(project, 1, people, no_progress)
+    assert people.gone == people.asked
+    assert not project.store.questions.next()
+
+
+def test_a_correction_that_others_outvote_is_listed(make_project: MakeProject, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = make_project(
+        Task.CLASSIFY, review={"share": 1.0}, agreement={"policy": "majority", "minimum": 2}, mining=False
+    )
+    people = with_people(project, monkeypatch)
+    a, b, *_ = project.classes
+    label(project, 1, a)
+    item = project.store.items.list(split=Split.POOL)[0]
+    second = Annotation(item.key, AnswerState.LABELLED, ImageClass(a), "test:2", f"{item.key}/2")
+    project.store.annotations.upsert([second])
+    project.store.questions.replace([doubt(Example(item, ImageClass(a)), 0.9, b)])
+    review.push(project, 0, people, no_progress)
+    people.said = (Reply(people.asked[0], True, None, "labelstudio:3", "9/q/a1", datetime.now(UTC)),)
+    assert exchange.pull(project, people, no_progress).refused == 1
+    assert "outvoted" in (project.folder / exchange.REFUSED).read_text()
+    assert project.store.annotations.latest()[item.key].labels == ImageClass(a)
 
 
 def test_questions_are_listed(make_project: MakeProject, alpipe: object) -> None:

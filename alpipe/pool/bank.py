@@ -11,7 +11,16 @@ from sqlalchemy import Row, and_, bindparam, case, delete, func, insert, or_, se
 from alpipe.pool.database import Database, chunks
 from alpipe.pool.items import ITEM_COLUMNS, to_item
 from alpipe.pool.tables import items, negatives, questions
-from alpipe.types import KEY_LENGTH, BankEntry, Negative, NegativeState, QuestionState, RegionAnswer, RegionQuestion
+from alpipe.types import (
+    KEY_LENGTH,
+    BankEntry,
+    Negative,
+    NegativeState,
+    Question,
+    QuestionState,
+    RegionAnswer,
+    RegionQuestion,
+)
 
 SETTLED = (NegativeState.CONFIRMED, NegativeState.OBJECT)
 """What a person said stays, whatever is mined again."""
@@ -155,6 +164,19 @@ class Negatives:
             for some in chunks(changes):
                 connection.execute(update(negatives).where(negatives.c.key == bindparam("key_")), some)
         return Settled(len(changes), tuple(sorted(latest.keys() - known)))
+
+    def unsettle(self, key: str) -> None:
+        """Makes a region a question again: who answered it is not sure any more."""
+        change = update(negatives).where(negatives.c.key == key, _is(*SETTLED))
+        with self._database.write() as connection:
+            connection.execute(change.values(state=NegativeState.QUESTION.value, settled_by=None))
+
+    def add_settled(self, negative: Negative, question: Question, is_object: bool, annotator: str) -> None:
+        """Files a region that no mining found, under the key of the question that a person answered about it."""
+        state = NegativeState.OBJECT if is_object else NegativeState.CONFIRMED
+        row = _row(question.round, question.model, negative, state, question.reason)
+        with self._database.write() as connection:
+            connection.execute(insert(negatives), [row | {"key": question.key, "settled_by": annotator}])
 
     def counts(self) -> dict[NegativeState, int]:
         """How many entries are in each state."""

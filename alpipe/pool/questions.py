@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeAlias
 
-from sqlalchemy import Row, bindparam, delete, func, insert, select, update
+from sqlalchemy import Row, and_, bindparam, delete, func, insert, select, update
 
 from alpipe import labels as label_json
 from alpipe.pool.database import Database, chunks
@@ -43,19 +43,26 @@ class Questions:
 
     def replace(self, found: Iterable[Question], spare: str | None = None) -> int:
         """Files what is contradicted now, in place of what was before and nobody was asked about; returns how many are
-        new. What stands under the model ``spare`` stays.
+        new. What stands under the model ``spare`` stays. What became stale without an answer is open again, about the
+        labels as they are now.
         """
         by_key = {question.key: question for question in found}
+        before = _is(QuestionState.OPEN) if spare is None else and_(_is(QuestionState.OPEN), questions.c.model != spare)
         with self._database.write() as connection:
-            gone = delete(questions).where(_is(QuestionState.OPEN))
-            connection.execute(gone if spare is None else gone.where(questions.c.model != spare))
-            known: set[str] = set()
+            was_asked = update(questions).where(before, questions.c.external_id.is_not(None))
+            connection.execute(was_asked.values(state=QuestionState.STALE.value))  # its task is yet to be taken back
+            connection.execute(delete(questions).where(before))
+            known: dict[str, str] = {}
             for keys in chunks(by_key):
-                known |= set(connection.scalars(select(questions.c.key).where(questions.c.key.in_(keys))))
-            rows = [_row(question) for key, question in by_key.items() if key not in known]
-            for some in chunks(rows):
+                there = select(questions.c.key, questions.c.state).where(questions.c.key.in_(keys))
+                known |= dict(connection.execute(there).tuples().all())
+            new = [_row(question) for key, question in by_key.items() if key not in known]
+            for some in chunks(new):
                 connection.execute(insert(questions), some)
-        return len(rows)
+            again = [key for key, state in known.items() if state == QuestionState.STALE.value]
+            for key in again:
+                connection.execute(update(questions).where(questions.c.key == key).values(_row(by_key[key])))
+        return len(new) + len(again)
 
     def next(self, most: int | None = None) -> QuestionList:
         """The open questions in the order in which they are asked, the likeliest errors first: one an image, and none

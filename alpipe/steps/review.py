@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from alpipe import corrections
+import numpy as np
+
+from alpipe import boxes, corrections
 from alpipe import labels as label_json
 from alpipe.pool.store import Asked
 from alpipe.project import Project
@@ -13,7 +15,9 @@ from alpipe.protocols import Annotator, ProgressCallback, Reviewer
 from alpipe.types import (
     Annotation,
     AnswerState,
+    Boxes,
     Example,
+    Negative,
     NegativeState,
     Question,
     QuestionKind,
@@ -91,9 +95,13 @@ def push_alone(project: Project, round_: int, progress: ProgressCallback) -> int
 def _ask(project: Project, round_: int, annotator: Reviewer, most: int, progress: ProgressCallback) -> None:
     store = project.store.questions
     store.outdate()
-    gone = [one.question.key for one in store.list([QuestionState.STALE]) if one.task is not None and one.by is None]
+    gone = [one.question.key for one in store.list([QuestionState.STALE]) if one.task is not None]
     waiting = [one.question for one in store.list([QuestionState.ASKED])]  # again, in case that somebody deleted one
-    questions = [*waiting, *store.next(max(0, most))]
+    new = store.next(max(0, most))
+    # asked before about labels that have changed since: those tasks go, and others come
+    before = {one.question.key for one in store.list([QuestionState.OPEN]) if one.task is not None}
+    gone += [question.key for question in new if question.key in before]
+    questions = [*waiting, *new]
     if questions or gone:
         store.asked(annotator.ask(questions, gone, progress), round_)
 
@@ -167,19 +175,32 @@ def _take(project: Project, asked: Asked, reply: Reply) -> list[Refusal] | None:
     stands = current is not None and current.labels is not None and _same(current.labels, question)
     verdict = corrections.judge(question, reply)
     refused: list[Refusal] = []
+    where = f"question {question.key} about {question.item.uri}"
     if question.kind is QuestionKind.MISSED and verdict.state is not QuestionState.UNSURE:
         is_object = verdict.state is QuestionState.WRONG
-        store.negatives.settle([RegionAnswer(question.key, is_object, reply.annotator)])
+        settled = store.negatives.settle([RegionAnswer(question.key, is_object, reply.annotator)])
+        if settled.unknown and question.box is not None:  # it was found out of sample: mining is to know it too
+            store.negatives.add_settled(_region(question, question.box), question, is_object, reply.annotator)
+    elif question.kind is QuestionKind.MISSED:
+        store.negatives.unsettle(question.key)
     if verdict.labels is None:
         if own:
             store.annotations.withdraw([reply.external_id])
     elif own or stands:
         store.annotations.upsert([_annotation(question, reply, verdict.labels)])
+        counts = store.annotations.latest(keys=[question.item.key])[question.item.key]
+        if counts.labels is None or not corrections.same(counts.labels, verdict.labels):
+            refused.append(Refusal(where, "the correction is outvoted (agreement); the image's labels stay"))
     else:
-        where = f"question {question.key} about {question.item.uri}"
         refused.append(Refusal(where, "the image's labels were changed while it was answered; they stay"))
     store.questions.settle(question.key, verdict.state, reply.external_id, reply.annotator, reply.at)
     return refused
+
+
+def _region(question: Question, box: tuple[float, float, float, float]) -> Negative:
+    labels = question.labels
+    iou = float(boxes.best(np.array([box], np.float32), labels.xyxy).iou[0]) if isinstance(labels, Boxes) else 0.0
+    return Negative(question.item.key, box, question.proposed or "", question.score, iou)
 
 
 def _same(labels: Any, question: Question) -> bool:
