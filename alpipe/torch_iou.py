@@ -1,7 +1,7 @@
 """IoU and matching of boxes and masks on any device of PyTorch: `boxes` and `rle` over again, for tensors.
 
 What lies on a GPU need not leave it to be compared. Every function gives what its namesake gives for arrays, bit for
-bit in the type that it is given.
+bit: boxes are compared in float64 where either side is, else in float32.
 """
 
 from __future__ import annotations
@@ -21,20 +21,22 @@ BLOCK = 1 << 22
 
 def iou(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """(N, M) intersection over union in [0, 1] of (N, 4) and (M, 4) xyxy boxes; 0 where the union has no area."""
+    dtype = _dtype(a, b)
+    a, b = a.to(dtype), b.to(dtype)
     width, height = (
         (torch.minimum(a[:, None, high], b[:, high]) - torch.maximum(a[:, None, low], b[:, low])).clamp(min=0)
         for low, high in ((0, 2), (1, 3))
     )
     intersection = width * height
     # the least number changes no area but 0: without any, the intersection is 0 too
-    return intersection / (_areas(a)[:, None] + (_areas(b) + torch.finfo(b.dtype).tiny) - intersection)
+    return intersection / (_areas(a)[:, None] + (_areas(b) + torch.finfo(dtype).tiny) - intersection)
 
 
 def best(a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Of each of (N, 4) boxes the other of (M, 4) that it overlaps most: its IoU (N,) in [0, 1], and which (N,), the
     first of equal ones, −1 where it overlaps none. Of N×M pairs only a block is held at a time.
     """
-    value, which = a.new_zeros(len(a)), torch.full((len(a),), -1, dtype=torch.long, device=a.device)
+    value, which = a.new_zeros(len(a), dtype=_dtype(a, b)), torch.full((len(a),), -1, dtype=torch.long, device=a.device)
     for start in range(0, len(a) if len(b) else 0, _rows(b)):
         part = slice(start, start + _rows(b))
         value[part], found = iou(a[part], b).max(dim=1)
@@ -78,6 +80,10 @@ def mask_iou(a: Sequence[Rle], b: Sequence[Rle], device: torch.device | str = "c
             either = ours.sum(dim=1, dtype=torch.long)[:, None] + theirs.sum(dim=1, dtype=torch.long) - common
             found[top : top + len(ours), left : left + len(theirs)] = common / either.clamp(min=1)
     return found
+
+
+def _dtype(a: torch.Tensor, b: torch.Tensor) -> torch.dtype:
+    return torch.promote_types(torch.promote_types(a.dtype, b.dtype), torch.float32)
 
 
 def _rows(others: torch.Tensor) -> int:

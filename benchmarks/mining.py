@@ -88,6 +88,9 @@ def main() -> None:
     parser.add_argument("--set-learner", nargs="*", default=[], metavar="OPTION=VALUE")
     parser.add_argument("--results", type=Path, default=Path("docs/results/mining.jsonl"))
     parser.add_argument("--sheets", type=Path, default=Path("docs/images"))
+    parser.add_argument(
+        "--growing", action="store_true", help="of `rounds`: the bank may hold its full number after the last one only"
+    )
     parser.add_argument("--quick", action="store_true")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as work:
@@ -102,7 +105,8 @@ def main() -> None:
 def rounds(given: argparse.Namespace, data: DetectionSet) -> None:
     """Trains, mines the training images, adds the hardest to the bank, and trains anew from the same first weights."""
     asked = LOOP | {"exhaustive": data.exhaustive} | dict(map(option, given.set_mining))
-    options = MiningOptions(**asked)
+    if given.growing:
+        asked |= {"growing": given.rounds}
     found: list[dict[str, Any]] = []
     for seed in range(given.seeds):
         train = some(data.train, given.images, seed)
@@ -113,6 +117,7 @@ def rounds(given: argparse.Namespace, data: DetectionSet) -> None:
             if row is None:
                 model = fit(given, "sliding", data.classes, train, negatives(bank), seed)
                 row = arm | measure(model, data) | {"bank": len(bank)}
+                options = options_of(asked, number)
                 mined = guarded(model, train, data, options, view_of(given, "sliding"), bank, number)
                 bank = filed(bank, mined, number)
                 row |= {"mined": len(mined.new), "evicted": len(mined.evicted), "doubtful": len(mined.doubts)}
@@ -138,6 +143,13 @@ def rounds(given: argparse.Namespace, data: DetectionSet) -> None:
     result = {"name": f"mining rounds of sliding on {given.set}, false alarms an image at recall {given.recall}"}
     result |= {"value": last, "goal": None if first is None else round(0.9 * first, 4), "by_round": means}
     print(json.dumps(result | machine()))
+
+
+def options_of(asked: Mapping[str, Any], number: int) -> MiningOptions:
+    """Where the bank is to grow, equally in each of so many rounds, the hardest come first."""
+    options = MiningOptions(**{name: value for name, value in asked.items() if name != "growing"})
+    share = min(1.0, (number + 1) / asked.get("growing", 1))
+    return options.model_copy(update={"ratio": options.ratio * share})
 
 
 # ── three arms of the detector ──────────────────────────────────────────────────────────────────────────────────────

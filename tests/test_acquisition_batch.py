@@ -241,6 +241,22 @@ def test_a_group_gets_no_more_than_its_share_of_any_choice(strategy: Any, seed: 
         assert counts == {"0": 5, "1": 5, "2": 2}
 
 
+def test_where_the_best_lie_group_by_group_a_few_choices_make_the_batch() -> None:
+    """A choice over a million images takes seconds: one for each group that is full would take hours."""
+    pool = [item(f"{at:03}", group=f"v{at // 20:02}") for at in range(800)]
+    asked: list[int] = []
+
+    class Counting:
+        def choose(self, candidates: Candidates, k: int, rng: np.random.Generator) -> list[str]:
+            asked.append(k)
+            return top.build(top.Options()).choose(candidates, k, rng)
+
+    of_all, options = Candidates(pool, np.linspace(1, 0, 800)), BatchOptions(spread={"share": 1, "neighbours": 0})
+    made = choose_batch(Scored(), Counting(), of_all, 40, np.random.default_rng(0), options=options)
+    assert made.keys == [f"{at:03}" for at in range(0, 800, 20)]
+    assert len(asked) <= 6
+
+
 def test_a_group_may_fill_the_batch_where_there_is_no_other() -> None:
     pool = Candidates(video(6, 1), np.arange(6.0))
     assert sorted(batch(pool, 6).keys) == [one.key for one in pool.items]

@@ -17,9 +17,10 @@ from alpipe.errors import BusyError, DataError
 from alpipe.loop import advance, single
 from alpipe.project import Project
 from alpipe.protocols import no_progress
+from alpipe.steps.bank import negative_galleries
 from alpipe.steps.mining import describe, mine_again, mine_with
 from alpipe.steps.reporting import write_report
-from alpipe.types import BoxPrediction, Item, NegativeState, Prediction, RegionAnswer, Split
+from alpipe.types import BoxPrediction, Item, Negative, NegativeState, Prediction, RegionAnswer, Split
 from tests.conftest import MakeProject, Ran
 
 
@@ -281,3 +282,20 @@ def test_what_a_person_is_being_asked_stays_when_another_model_mines(
         [RegionAnswer(key, False, "labelstudio:1") for key in (asked.key, other.key)]
     )
     assert (settled.taken, settled.unknown) == (1, (other.key,))
+
+
+@pytest.mark.parametrize(("asked", "shown"), [(0, [6, 5, 4, 1]), (30, [6, 5, 1])])
+def test_the_report_shows_the_newest_rounds_and_the_first_beside_what_is_asked(
+    make_project: MakeProject, asked: int, shown: list[int]
+) -> None:
+    project = make_project()
+    [item, *_] = project.store.items.list(split=Split.POOL)
+    for round_ in range(1, 7):
+        found = [Negative(item.key, (at, round_ * 9.0, at + 8.0, round_ * 9.0 + 8), "0", 0.9, 0.0) for at in range(40)]
+        questions = dict.fromkeys(found[:asked], "why") if round_ == 6 else {}
+        project.store.negatives.replace(round_, "m", found[30:], questions=questions)
+    galleries = negative_galleries(project)
+    titles = [gallery.title for gallery in galleries]
+    assert titles[bool(asked) :] == [f"Round {number}" for number in shown]
+    assert {len(gallery.pictures) for gallery in galleries} == {6}
+    assert [gallery.total for gallery in galleries[:1]] == [asked or 10]

@@ -26,9 +26,9 @@ def box_arrays(most=12):
 
 
 @on_each_device
-@given(box_arrays(), box_arrays(), dtypes)
-def test_iou_of_boxes_is_that_of_arrays_bit_for_bit(device, a, b, dtype):
-    a, b = a.astype(dtype), b.astype(dtype)
+@given(box_arrays(), box_arrays(), dtypes, dtypes)
+def test_iou_of_boxes_is_that_of_arrays_bit_for_bit(device, a, b, one, other):
+    a, b = a.astype(one), b.astype(other)
     found = torch_iou.iou(torch.from_numpy(a).to(device), torch.from_numpy(b).to(device))
     assert found.device.type == device
     np.testing.assert_array_equal(found.cpu().numpy(), boxes.iou(a, b))

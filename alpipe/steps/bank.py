@@ -18,6 +18,9 @@ from alpipe.report.page import Gallery, Picture
 from alpipe.report.sheet import MOST, Crop, Group, cropped, sheet
 from alpipe.types import BankEntry, ByteArray, Item, NegativeState
 
+FEWEST_OF_ROUND = 6
+"""Crops of a round in the report at least; with more rounds than fit, some are left out."""
+
 MOST_PICTURES = 24
 """Crops in the report."""
 
@@ -98,22 +101,21 @@ def write_csv(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
 
 def negative_galleries(project: Project) -> tuple[Gallery, ...]:
     """For the report: what people are asked, then the surest mistakes of each round that still hold, the newest round
-    first, until the report's share of pictures is used up.
+    first. Where there are too many rounds for the report's share of pictures, the newest and the first are shown.
     """
     store = project.store.negatives
     asked = sorted(store.entries(states=[NegativeState.QUESTION]), key=_by_score)
     by_round: dict[int, list[BankEntry]] = {}
     for entry in sorted(store.entries(states=SHOWN), key=_by_score):
         by_round.setdefault(entry.round, []).append(entry)
-    each = max(6, MOST_PICTURES // max(len(by_round), 1))
+    rounds, most = sorted(by_round, reverse=True), MOST_PICTURES // FEWEST_OF_ROUND - bool(asked)
+    if len(rounds) > most:
+        rounds = [*rounds[: most - 1], rounds[-1]]
     wanted = [("Questions: objects that nobody marked?", asked)] if asked else []
-    left = MOST_PICTURES
+    wanted += [(f"Round {number}", by_round[number]) for number in rounds]
     galleries: list[Gallery] = []
-    for title, found in wanted + [(f"Round {number}", by_round[number]) for number in sorted(by_round, reverse=True)]:
-        shown = found[: min(each, left)]
-        left -= len(shown)
-        if not shown:
-            break
+    for title, found in wanted:
+        shown = found[: MOST_PICTURES // len(wanted)]
         items = items_of(project, shown)
         read: dict[str, ByteArray | AlpipeError] = {}
         pictures = tuple(

@@ -122,20 +122,25 @@ def _chosen(
     before: Sequence[int] = (),
 ) -> list[int]:
     """Rows of up to k candidates out of ``rows``, no more of a group than its share. Where a group is full the choice
-    is made again among the others, with what was chosen so far as if it were labelled.
+    is made again among the others, with what was chosen so far as if it were labelled. Each time twice as many are
+    asked for, in reserve: where the best lie group by group there would be a choice for each group otherwise.
     """
     chosen: list[int] = []
+    reserve = 1
     while len(chosen) < k and len(rows):
         offered = _with_labelled(candidates, [*before, *chosen])
         offered = offered if len(rows) == len(candidates) else offered.at(rows)
         row_of = {item.key: int(row) for item, row in zip(offered.items, rows, strict=True)}
-        asked = min(k - len(chosen), len(rows))
+        asked = min(reserve * (k - len(chosen)), len(rows))
         got = chooser.choose(offered, asked, rng)
         if len({*got} & {*row_of}) != asked or len(got) != asked:
             raise ValueError(f"asked for {asked} different images of {len(rows)}, it named {len({*got} & {*row_of})}")
-        chosen += [row_of[key] for key in got if share is None or share.take(candidates.items[row_of[key]])]
-        if len(chosen) == k or share is None:
+        for row in (row_of[key] for key in got):
+            if len(chosen) < k and (share is None or share.take(candidates.items[row])):
+                chosen.append(row)
+        if share is None:
             break
+        reserve *= 2
         taken = set(chosen)
         rows = np.array(
             [row for row in rows.tolist() if row not in taken and not share.full(candidates.items[row])], np.intp
