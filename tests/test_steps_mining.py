@@ -284,6 +284,12 @@ def test_what_a_person_is_being_asked_stays_when_another_model_mines(
     assert (settled.taken, settled.unknown) == (1, (other.key,))
 
 
+def test_a_mining_whose_bank_no_training_will_use_says_so(project: Project) -> None:
+    assert "trainings leave the bank out" not in mine_again(project, None, project.store.models.list()[-1].name)
+    project.config = project.config.model_copy(update={"mining": False})
+    assert "trainings leave the bank out" in mine_again(project, None, project.store.models.list()[-1].name)
+
+
 @pytest.mark.parametrize(("asked", "shown"), [(0, [6, 5, 4, 1]), (30, [6, 5, 1])])
 def test_the_report_shows_the_newest_rounds_and_the_first_beside_what_is_asked(
     make_project: MakeProject, asked: int, shown: list[int]

@@ -148,7 +148,9 @@ def mine_again(
         number = max(known[model].round, project.store.negatives.newest_round() or 0)
     if number not in rounds:
         raise DataError(f"there is no round {number}; there are: {', '.join(map(str, rounds)) or 'none yet'}")
-    return describe(mine_with(project, number, model, progress))
+    made = describe(mine_with(project, number, model, progress))
+    off = project.config.mining is False
+    return f"{made}; trainings leave the bank out, as alpipe.yaml says mining: false" if off else made
 
 
 def describe(counts: dict[str, int]) -> str:
