@@ -69,7 +69,7 @@ def run(
     data: Path, learner: str, values: dict[str, Any], context: LearnerContext, seed: int, labels: int | None
 ) -> dict[str, Any]:
     """Trains and tests once; prints a row."""
-    known, unknown = (_examples(photos) for photos in split(data, seed))
+    known, unknown = (examples(photos) for photos in split(data, seed))
     if labels:
         known = [known[index] for index in np.random.default_rng(seed).permutation(len(known))[:labels]]
     module = plugins.load(Kind.LEARNER, learner, Task.CLASSIFY)
@@ -93,7 +93,7 @@ def run(
     return row
 
 
-def _examples(photos: Sequence[Photo]) -> list[Example]:
+def examples(photos: Sequence[Photo]) -> list[Example]:
     made = []
     for path, digit, person in photos:
         with Image.open(path) as image:

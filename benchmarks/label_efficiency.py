@@ -97,7 +97,7 @@ def _tiles(data: Path, into: Path) -> tuple[Path, Path]:
 def _fifth_of_each_style(images: Path) -> list[Path]:
     styles: dict[str, list[Path]] = {}
     for path in sorted(images.glob("*.png")):
-        styles.setdefault(_style(path), []).append(path)
+        styles.setdefault(style_of(path), []).append(path)
     print(", ".join(f"{len(paths)} {style}" for style, paths in sorted(styles.items())))
     rng = np.random.default_rng(0)
     chosen = []
@@ -106,7 +106,7 @@ def _fifth_of_each_style(images: Path) -> list[Path]:
     return chosen
 
 
-def _style(path: Path) -> str:
+def style_of(path: Path) -> str:
     picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
     if picture is None:
         raise SystemExit(f"{path}: cannot be read")
