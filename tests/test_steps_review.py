@@ -185,32 +185,28 @@ def test_a_correction_of_labels_that_were_changed_elsewhere_meanwhile_is_refused
     assert project.store.annotations.latest()[example.item.key].labels == ImageClass(c)
 
 
-def test_an_unmarked_object_that_is_not_in_the_bank_is_added_once_a_person_says_that_it_is_one(
-    make_project: MakeProject, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    project = make_project(Task.DETECT, review={"share": 1.0})
-    people = with_people(project, monkeypatch)
-    [item, *_] = project.store.items.list(split=Split.POOL)
-    name = project.classes[0]
-    labels = Boxes(np.array([[0, 0, 9, 9]], np.float32), (name,))
-    project.store.annotations.upsert([Annotation(item.key, AnswerState.LABELLED, labels, "test:1", f"{item.key}/1")])
-    missed = (20.0, 20.0, 30.0, 30.0)
-    question = Question("q", item, QuestionKind.MISSED, labels, missed, None, name, 0.9, 1, OUT_OF_SAMPLE, "why")
-    project.store.questions.replace([question])
-    review.push(project, 0, people, no_progress)
-    people.said = (Reply("q", True, None, "labelstudio:1", "9/q/a1", datetime.now(UTC)),)
-    assert exchange.pull(project, people, no_progress).refused == 0
-    now = project.store.annotations.latest()[item.key].labels
-    assert isinstance(now, Boxes)
-    assert now.xyxy.tolist() == [[0, 0, 9, 9], list(missed)]
-
-
 def missed_by_both(project: Project, name: str, box: tuple[float, float, float, float]) -> Question:
     """An object that nobody marked, found out of sample: the bank does not know it."""
     [item, *_] = project.store.items.list(split=Split.POOL)
     labels = Boxes(np.array([[0, 0, 9, 9]], np.float32), (name,))
     project.store.annotations.upsert([Annotation(item.key, AnswerState.LABELLED, labels, "test:1", f"{item.key}/1")])
     return Question("q", item, QuestionKind.MISSED, labels, box, None, name, 0.9, 1, OUT_OF_SAMPLE, "why")
+
+
+def test_an_unmarked_object_that_is_not_in_the_bank_is_added_once_a_person_says_that_it_is_one(
+    make_project: MakeProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = make_project(Task.DETECT, review={"share": 1.0})
+    people = with_people(project, monkeypatch)
+    missed = (20.0, 20.0, 30.0, 30.0)
+    question = missed_by_both(project, project.classes[0], missed)
+    project.store.questions.replace([question])
+    review.push(project, 0, people, no_progress)
+    people.said = (Reply("q", True, None, "labelstudio:1", "9/q/a1", datetime.now(UTC)),)
+    assert exchange.pull(project, people, no_progress).refused == 0
+    now = project.store.annotations.latest()[question.item.key].labels
+    assert isinstance(now, Boxes)
+    assert now.xyxy.tolist() == [[0, 0, 9, 9], list(missed)]
 
 
 def test_what_a_person_calls_no_object_is_a_negative_for_good_though_no_mining_found_it(
