@@ -340,7 +340,8 @@ class Reviewer(Protocol):
         self, questions: Sequence[Question], gone: Sequence[str] = (), progress: ProgressCallback = no_progress
     ) -> list[Receipt]:
         """One receipt a question, by its key; a question that arrived before is not repeated. Questions of the keys in
-        ``gone`` are taken back, unless somebody has answered or begun them.
+        ``gone``, none of which is asked, are taken back, unless somebody has answered or begun them: of these there is
+        a receipt too.
         """
 
     def replies(self, questions: Sequence[Question]) -> list[Reply | Refusal]:

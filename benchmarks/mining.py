@@ -41,9 +41,9 @@ from benchmarks.detection_sets import DetectionSet
 from benchmarks.mining_speed import speed
 
 OPTIONS: dict[tuple[str, str], dict[str, Any]] = {
-    ("sliding", "digits"): {"flip": "none", "steps": 400, "windows": 5, "features": [16, 32], "hidden": [64]},
-    ("sliding", "bccd"): {"flip": "both", "steps": 600},
-    ("sliding", "aerial"): {"flip": "both", "steps": 600},
+    ("sliding", "digits"): {"flip": "none", "steps": 1200, "windows": 5, "features": [16, 32], "hidden": [64]},
+    ("sliding", "bccd"): {"flip": "both", "steps": 1200},
+    ("sliding", "aerial"): {"flip": "both", "steps": 1200},
     ("detector", "digits"): {"flip": "none"},
     ("detector", "bccd"): {"flip": "both", "image_size": 256},
     ("detector", "aerial"): {"flip": "both"},

@@ -14,7 +14,7 @@ from scipy import stats
 from scipy.sparse.csgraph import connected_components
 
 from alpipe import plugins
-from alpipe.acquisition import coreset, random
+from alpipe.acquisition import coreset, random, strided
 from alpipe.acquisition.batch import duplicates
 from alpipe.acquisition.batch.duplicates import alike, difference_hash, distinct
 from alpipe.acquisition.batch.noise import beta, noisy
@@ -239,6 +239,15 @@ def test_a_group_gets_no_more_than_its_share_of_any_choice(strategy: Any, seed: 
     assert max(counts.values()) <= 5  # 1.5 × 12 / 4, rounded up
     if isinstance(strategy, Scored):
         assert counts == {"0": 5, "1": 5, "2": 2}
+
+
+def test_a_group_that_is_full_leaves_the_rest_of_an_even_choice_even() -> None:
+    items = [item(f"{at:03}", f"/x/{at:03}.png", f"v{at // 60:02}" if at < 60 else f"w{at:03}") for at in range(260)]
+    pool = Candidates(items, np.zeros(260))
+    made = batch(pool, 40, strided.build(strided.Options()), options={"spread": {"share": 1, "neighbours": 0}})
+    chosen = sorted(int(key) for key in made.keys if int(key) >= 60)
+    assert np.diff(chosen).max() <= 11
+    assert len(made.keys) == 40
 
 
 def test_where_the_best_lie_group_by_group_a_few_choices_make_the_batch() -> None:

@@ -95,7 +95,8 @@ def test_a_question_is_asked_once_and_the_labels_come_back_as_they_were(
             np.testing.assert_allclose(back.xyxy, one.labels.xyxy, atol=0.01)  # type: ignore[union-attr]
         else:
             assert {name: mask for name, mask in back.by_name.items() if rle.area(mask)} == one.labels.by_name  # type: ignore[union-attr]
-    annotator.ask([], gone=[one.key for one in asked])
+    kept = annotator.ask([], gone=[one.key for one in asked])
+    assert {receipt.item_key for receipt in kept} == {"q-one", "q-two"}, "what somebody has answered or begun is named"
     left = {row["data"]["alpipe_key"] for row in tasks_of(annotator, annotator.review)}
     assert left == {"q-one", "q-two"}, "what somebody has answered is not taken back"
 

@@ -41,6 +41,7 @@ class People(oracle.OracleAnnotator):
     said: tuple[Reply | Refusal, ...] = ()
     asked: list[str]
     gone: list[str]
+    begun: frozenset[str] | set[str] = frozenset()
 
     def ask(
         self, questions: Sequence[Question], gone: Sequence[str] = (), progress: ProgressCallback = no_progress
@@ -48,7 +49,8 @@ class People(oracle.OracleAnnotator):
         before = getattr(self, "asked", [])
         self.asked = [*before, *(question.key for question in questions if question.key not in before)]
         self.gone = [*getattr(self, "gone", []), *gone]
-        return [Receipt(question.key, f"9/{question.key}") for question in questions]
+        keys = [*(question.key for question in questions), *self.begun.intersection(gone)]
+        return [Receipt(key, f"9/{key}") for key in keys]
 
     def replies(self, questions: Sequence[Question]) -> list[Reply | Refusal]:
         return list(self.said)
@@ -160,6 +162,7 @@ def test_a_question_about_labels_that_have_changed_is_taken_back(
     project.store.questions.replace([doubt(example, 0.9, b)])
     assert review.push(project, 0, people, no_progress) == 1
     label(project, 1, b, at=1)
+    people.begun = {*people.asked}
     review.push(project, 0, people, no_progress)
     assert people.gone == people.asked
     people.said = (Reply(people.asked[0], False, ImageClass(a), "labelstudio:1", "9/q/a1", datetime.now(UTC)),)
@@ -227,9 +230,11 @@ def test_what_a_person_calls_no_object_is_a_negative_for_good_though_no_mining_f
         assert entry.settled_by == (None if model_is_right is None else "labelstudio:1")
 
 
-def test_a_question_whose_labels_changed_before_anybody_answered_is_asked_anew_about_the_new_ones(
-    make_project: MakeProject, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_question_whose_labels_changed_is_asked_anew_once_it_lies_before_nobody(
+    make_project: MakeProject, monkeypatch: pytest.MonkeyPatch, begun: bool
 ) -> None:
+    """While somebody is at it, with the former labels before them, the question stays about those."""
     project = make_project(Task.CLASSIFY, review={"share": 1.0})
     people = with_people(project, monkeypatch)
     a, b, c, *_ = project.classes
@@ -238,29 +243,20 @@ def test_a_question_whose_labels_changed_before_anybody_answered_is_asked_anew_a
     review.push(project, 0, people, no_progress)
     [again] = label(project, 1, c, at=1)
     assert project.store.questions.outdate() == 1
-    assert project.store.questions.replace([doubt(again, 0.8, b)]) == 1
-    assert [one.labels for one in project.store.questions.next()] == [ImageClass(c)]
-    review.push(project, 1, people, no_progress)
-    assert people.gone == people.asked, "the task with the former labels is taken back first"
-    assert project.store.questions.counts()[QuestionState.ASKED] == 1
-
-
-def test_a_task_is_taken_back_although_its_question_is_open_again_and_then_gone(
-    make_project: MakeProject, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    project = make_project(Task.CLASSIFY, review={"share": 1.0})
-    people = with_people(project, monkeypatch)
-    a, b, *_ = project.classes
-    [example] = label(project, 1, a)
-    project.store.questions.replace([doubt(example, 0.9, b)])
-    review.push(project, 0, people, no_progress)
-    label(project, 1, b, at=1)
-    project.store.questions.outdate()
-    project.store.questions.replace([doubt(example, 0.9, b)])
-    project.store.questions.replace([])
+    assert project.store.questions.replace([doubt(again, 0.8, b)]) == 0, "its task is not taken back yet"
+    people.begun = {*people.asked} if begun else set()
     review.push(project, 1, people, no_progress)
     assert people.gone == people.asked
-    assert not project.store.questions.next()
+    assert project.store.questions.replace([doubt(again, 0.8, b)]) == (0 if begun else 1)
+    review.push(project, 2, people, no_progress)
+    [now] = project.store.questions.list()
+    assert (now.state, now.question.labels) == (
+        (QuestionState.STALE, ImageClass(a)) if begun else (QuestionState.ASKED, ImageClass(c))
+    )
+    people.said = (Reply(now.question.key, False, ImageClass(a), "labelstudio:1", "9/q/a1", datetime.now(UTC)),)
+    exchange.pull(project, people, no_progress)
+    left = project.store.annotations.latest()[example.item.key].labels
+    assert left == ImageClass(c if begun else a), "an answer to the former labels does not replace the newer ones"
 
 
 def test_a_correction_that_others_outvote_is_listed(make_project: MakeProject, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -277,8 +273,24 @@ def test_a_correction_that_others_outvote_is_listed(make_project: MakeProject, m
     review.push(project, 0, people, no_progress)
     people.said = (Reply(people.asked[0], True, None, "labelstudio:3", "9/q/a1", datetime.now(UTC)),)
     assert exchange.pull(project, people, no_progress).refused == 1
-    assert "outvoted" in (project.folder / exchange.REFUSED).read_text()
+    assert "another answer counts" in (project.folder / exchange.REFUSED).read_text()
     assert project.store.annotations.latest()[item.key].labels == ImageClass(a)
+
+
+def test_a_correction_by_which_people_come_to_disagree_opens_the_image_again(
+    make_project: MakeProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = make_project(Task.CLASSIFY, review={"share": 1.0}, agreement={"policy": "majority"}, mining=False)
+    people = with_people(project, monkeypatch)
+    a, b, *_ = project.classes
+    [example] = label(project, 1, a)
+    project.store.questions.replace([doubt(example, 0.9, b)])
+    review.push(project, 0, people, no_progress)
+    people.said = (Reply(people.asked[0], True, None, "labelstudio:3", "9/q/a1", datetime.now(UTC)),)
+    assert exchange.pull(project, people, no_progress).refused == 1
+    assert "people disagree" in (project.folder / exchange.REFUSED).read_text()
+    assert example.item.key not in project.store.annotations.latest()
+    assert project.store.questions.counts()[QuestionState.WRONG] == 1
 
 
 def test_questions_are_listed(make_project: MakeProject, alpipe: object) -> None:

@@ -217,6 +217,8 @@ def _settle(folder: Path, plan: Plan, facts: SetFacts, threads: int) -> int:
         return threads
     before = _read(path)
     _differs(folder, before, now)
+    if now.keys() - before.keys():  # begun before that was settled
+        _write(path, json.dumps(now | before).encode())
     try:
         return int(before["threads"])
     except (ValueError, KeyError, TypeError) as error:

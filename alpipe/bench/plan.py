@@ -124,7 +124,7 @@ def arms_of(plan: Plan, base: Config) -> list[Arm]:
     names = _learner_names([*trainings.values()])
     by_training = dict(zip(trainings, names, strict=True))
     whole = {training: FULL if len(trainings) == 1 else f"{FULL}, {name}" for training, name in by_training.items()}
-    if taken := [name for name in whole.values() if name in wanted]:
+    if plan.full and (taken := [name for name in whole.values() if name in wanted]):
         raise ConfigError(f"arm {taken[0]!r}: this name is that of the model of all labels; choose another")
     if plan.random:
         _add_random(wanted, trainings, by_training, base)

@@ -97,7 +97,7 @@ class SlidingWindows:
         return min(max(64, round(inner(options.window) / float(np.quantile(sides, 0.1)))), largest)
 
     def steps(self, images: int, batch_size: int) -> int:
-        return steps_for(images, batch_size, passes=40_000, passes_an_image=150, most=100_000)
+        return steps_for(images, batch_size, passes=140_000, passes_an_image=150, most=250_000)
 
     def sees(self, setting: Setting[Options]) -> int:
         return setting.options.window

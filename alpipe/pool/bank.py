@@ -13,6 +13,7 @@ from alpipe.pool.items import ITEM_COLUMNS, to_item
 from alpipe.pool.tables import items, negatives, questions
 from alpipe.types import (
     KEY_LENGTH,
+    OUT_OF_SAMPLE,
     BankEntry,
     Negative,
     NegativeState,
@@ -121,10 +122,9 @@ class Negatives:
     def newest_round(self) -> int | None:
         """The last round whose mining left anything in the bank, or looked at what was there."""
         latest = [func.max(column) for column in (negatives.c.round, negatives.c.last_round, negatives.c.left_round)]
+        by_mining = select(*latest).where(negatives.c.model != OUT_OF_SAMPLE)
         with self._database.read() as connection:
-            return max(
-                (number for number in connection.execute(select(*latest)).one() if number is not None), default=None
-            )
+            return max((number for number in connection.execute(by_mining).one() if number is not None), default=None)
 
     def questions(self, min_score: float = 0.0) -> list[RegionQuestion]:
         """The open questions, the surest first; without those that the newest model scores below ``min_score``."""

@@ -43,26 +43,22 @@ class Questions:
 
     def replace(self, found: Iterable[Question], spare: str | None = None) -> int:
         """Files what is contradicted now, in place of what was before and nobody was asked about; returns how many are
-        new. What stands under the model ``spare`` stays. What became stale without an answer is open again, about the
-        labels as they are now.
+        new. What stands under the model ``spare`` stays. What became stale, and lies before nobody any more, is open
+        again, about the labels as they are now.
         """
         by_key = {question.key: question for question in found}
         before = _is(QuestionState.OPEN) if spare is None else and_(_is(QuestionState.OPEN), questions.c.model != spare)
         with self._database.write() as connection:
-            was_asked = update(questions).where(before, questions.c.external_id.is_not(None))
-            connection.execute(was_asked.values(state=QuestionState.STALE.value))  # its task is yet to be taken back
             connection.execute(delete(questions).where(before))
-            known: dict[str, str] = {}
+            outdated = and_(_is(QuestionState.STALE), questions.c.external_id.is_(None))
+            known: set[str] = set()
             for keys in chunks(by_key):
-                there = select(questions.c.key, questions.c.state).where(questions.c.key.in_(keys))
-                known |= dict(connection.execute(there).tuples().all())
-            new = [_row(question) for key, question in by_key.items() if key not in known]
-            for some in chunks(new):
+                connection.execute(delete(questions).where(questions.c.key.in_(keys), outdated))
+                known |= set(connection.scalars(select(questions.c.key).where(questions.c.key.in_(keys))))
+            rows = [_row(question) for key, question in by_key.items() if key not in known]
+            for some in chunks(rows):
                 connection.execute(insert(questions), some)
-            again = [key for key, state in known.items() if state == QuestionState.STALE.value]
-            for key in again:
-                connection.execute(update(questions).where(questions.c.key == key).values(_row(by_key[key])))
-        return len(new) + len(again)
+        return len(rows)
 
     def next(self, most: int | None = None) -> QuestionList:
         """The open questions in the order in which they are asked, the likeliest errors first: one an image, and none
@@ -99,6 +95,13 @@ class Questions:
         with self._database.write() as connection:
             for some in chunks(rows):
                 connection.execute(change.values(state=QuestionState.ASKED.value, asked_round=round_), some)
+
+    def withdrawn(self, keys: Iterable[str]) -> None:
+        """Records that stale questions no longer lie before people."""
+        with self._database.write() as connection:
+            for some in chunks(keys):
+                gone = update(questions).where(questions.c.key.in_(some), _is(QuestionState.STALE))
+                connection.execute(gone.values(external_id=None))
 
     def settle(
         self, key: str, state: QuestionState, answer: str | None = None, by: str | None = None, at: Any = None

@@ -97,13 +97,11 @@ def _ask(project: Project, round_: int, annotator: Reviewer, most: int, progress
     store.outdate()
     gone = [one.question.key for one in store.list([QuestionState.STALE]) if one.task is not None]
     waiting = [one.question for one in store.list([QuestionState.ASKED])]  # again, in case that somebody deleted one
-    new = store.next(max(0, most))
-    # asked before about labels that have changed since: those tasks go, and others come
-    before = {one.question.key for one in store.list([QuestionState.OPEN]) if one.task is not None}
-    gone += [question.key for question in new if question.key in before]
-    questions = [*waiting, *new]
+    questions = [*waiting, *store.next(max(0, most))]
     if questions or gone:
-        store.asked(annotator.ask(questions, gone, progress), round_)
+        receipts = annotator.ask(questions, gone, progress)
+        store.asked(receipts, round_)
+        store.withdrawn({*gone} - {receipt.item_key for receipt in receipts})
 
 
 def told(questions: int) -> str:
@@ -188,9 +186,11 @@ def _take(project: Project, asked: Asked, reply: Reply) -> list[Refusal] | None:
             store.annotations.withdraw([reply.external_id])
     elif own or stands:
         store.annotations.upsert([_annotation(question, reply, verdict.labels)])
-        counts = store.annotations.latest(keys=[question.item.key])[question.item.key]
-        if counts.labels is None or not corrections.same(counts.labels, verdict.labels):
-            refused.append(Refusal(where, "the correction is outvoted (agreement); the image's labels stay"))
+        now = store.annotations.latest(keys=[question.item.key]).get(question.item.key)
+        if now is None:
+            refused.append(Refusal(where, "with the correction people disagree: the image is asked about again"))
+        elif current is not None and now.external_id == current.external_id and not own:
+            refused.append(Refusal(where, "another answer counts than the correction: a newer one, or that of most"))
     else:
         refused.append(Refusal(where, "the image's labels were changed while it was answered; they stay"))
     store.questions.settle(question.key, verdict.state, reply.external_id, reply.annotator, reply.at)

@@ -122,8 +122,9 @@ def _chosen(
     before: Sequence[int] = (),
 ) -> list[int]:
     """Rows of up to k candidates out of ``rows``, no more of a group than its share. Where a group is full the choice
-    is made again among the others, with what was chosen so far as if it were labelled. Each time twice as many are
-    asked for, in reserve: where the best lie group by group there would be a choice for each group otherwise.
+    is made again among the others, with what was chosen so far as if it were labelled. After a choice of which three
+    quarters fell into full groups, twice as many as are wanted are asked for, and so on: where the best lie group by
+    group there would be a choice for each group otherwise.
     """
     chosen: list[int] = []
     reserve = 1
@@ -135,12 +136,14 @@ def _chosen(
         got = chooser.choose(offered, asked, rng)
         if len({*got} & {*row_of}) != asked or len(got) != asked:
             raise ValueError(f"asked for {asked} different images of {len(rows)}, it named {len({*got} & {*row_of})}")
+        had = len(chosen)
         for row in (row_of[key] for key in got):
             if len(chosen) < k and (share is None or share.take(candidates.items[row])):
                 chosen.append(row)
         if share is None:
             break
-        reserve *= 2
+        if len(chosen) - had < asked / 4:
+            reserve *= 2
         taken = set(chosen)
         rows = np.array(
             [row for row in rows.tolist() if row not in taken and not share.full(candidates.items[row])], np.intp

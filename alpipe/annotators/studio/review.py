@@ -76,12 +76,12 @@ def ask(
     image_urls: ImageUrls,
     progress: ProgressCallback,
 ) -> list[Receipt]:
-    """One receipt a question; those that are there already are kept as they are. Raises AnnotatorError before anything
-    is sent where a question is faulty, and where the server breaks off; run again, it goes on where it stopped.
+    """One receipt a question; those that are there already are kept as they are. Of those of ``gone`` that somebody has
+    answered or begun there is a receipt too. Raises AnnotatorError before anything is sent where a question is faulty,
+    and where the server breaks off; run again, it goes on where it stopped.
     """
     payload = {question.key: _task(question, project) for question in questions}
-    if gone:
-        _take_back(studio, project, gone)
+    stay = _take_back(studio, project, gone) if gone else []
     keys = list(payload)
     there = look_up(studio, project, keys) if project.tasks else {}
     new = [question for question in questions if question.key not in there]
@@ -98,7 +98,7 @@ def ask(
         there = look_up(studio, project, keys)  # another push may have asked the same at the same moment
         if lost := [key for key in keys if key not in there]:
             raise AnnotatorError(f"{len(lost)} questions have not arrived at {project.url}; run it again")
-    return [Receipt(key, f"{project.id}/{there[key]['id']}") for key in keys]
+    return [Receipt(key, f"{project.id}/{there[key]['id']}") for key in keys] + stay
 
 
 def replies(
@@ -191,11 +191,14 @@ def _frame(box: tuple[float, float, float, float], item: Item, project: OpenProj
     }
 
 
-def _take_back(studio: Studio, project: OpenProject, keys: Sequence[str]) -> None:
+def _take_back(studio: Studio, project: OpenProject, keys: Sequence[str]) -> list[Receipt]:
+    """Deletes the tasks that nobody has answered or begun; receipts of the others."""
     found = duplicates.of_items(studio, project, keys)
     numbers = [int(task["id"]) for tasks in found.values() for task in tasks]
     # with the keys, since a server on SQLite may give the number of a deleted task again
     studio.delete_untouched(project.id, numbers, [Filter(f"data.{KEY}", "in_list", "String", list(found))])
+    left = duplicates.of_items(studio, project, keys)
+    return [Receipt(key, f"{project.id}/{tasks[0]['id']}") for key, tasks in left.items() if tasks]
 
 
 def _reply(answer: Row, question: Question, project: OpenProject, classes: Sequence[str]) -> Reply:
