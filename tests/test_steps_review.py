@@ -228,6 +228,7 @@ def test_what_a_person_calls_no_object_is_a_negative_for_good_though_no_mining_f
         [entry] = project.store.negatives.entries()
         assert (entry.state, entry.negative.box) == (state, question.box)
         assert entry.settled_by == (None if model_is_right is None else "labelstudio:1")
+        assert project.store.negatives.newest_round() is None, "no mining has looked at it"
 
 
 @pytest.mark.parametrize("begun", [False, True])
