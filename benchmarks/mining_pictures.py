@@ -14,7 +14,7 @@ from alpipe.report.draw import colour_of
 from alpipe.report.sheet import Group, cropped, sheet
 from alpipe.types import BankEntry, Example, Negative
 
-RECALLS = ("0.50", "0.60", "0.70", "0.80")
+RECALLS = ("0.70", "0.80", "0.85", "0.90")
 """Recalls whose false alarms are drawn."""
 
 OF_A_ROUND = 12
