@@ -84,6 +84,16 @@ def doubt(example: Example, score: float, seen: str, key: str | None = None) -> 
     return Question(key, example.item, QuestionKind.SWAPPED, example.labels, None, given, seen, score, 1, "m", "why")
 
 
+def with_one_asked(project: Project, monkeypatch: pytest.MonkeyPatch) -> tuple[People, Example]:
+    """Somebody is asked whether one image, labelled with the first class, is of the second."""
+    people = with_people(project, monkeypatch)
+    first, second, *_ = project.classes
+    [example] = label(project, 1, first)
+    project.store.questions.replace([doubt(example, 0.9, second)])
+    review.push(project, 0, people, no_progress)
+    return people, example
+
+
 def test_the_likeliest_errors_come_first_and_one_an_image_at_a_time(make_project: MakeProject) -> None:
     project = make_project(Task.CLASSIFY)
     a, b, *_ = project.classes
@@ -175,11 +185,8 @@ def test_a_correction_of_labels_that_were_changed_elsewhere_meanwhile_is_refused
     make_project: MakeProject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project = make_project(Task.CLASSIFY, review={"share": 1.0})
-    people = with_people(project, monkeypatch)
-    a, b, c, *_ = project.classes
-    [example] = label(project, 1, a)
-    project.store.questions.replace([doubt(example, 0.9, b)])
-    review.push(project, 0, people, no_progress)
+    people, example = with_one_asked(project, monkeypatch)
+    _, b, c, *_ = project.classes
     label(project, 1, c, at=1)
     people.said = (Reply(people.asked[0], False, ImageClass(b), "labelstudio:1", "9/q/a1", datetime.now(UTC)),)
     got = exchange.pull(project, people, no_progress)
@@ -237,11 +244,8 @@ def test_a_question_whose_labels_changed_is_asked_anew_once_it_lies_before_nobod
 ) -> None:
     """While somebody is at it, with the former labels before them, the question stays about those."""
     project = make_project(Task.CLASSIFY, review={"share": 1.0})
-    people = with_people(project, monkeypatch)
+    people, example = with_one_asked(project, monkeypatch)
     a, b, c, *_ = project.classes
-    [example] = label(project, 1, a)
-    project.store.questions.replace([doubt(example, 0.9, b)])
-    review.push(project, 0, people, no_progress)
     [again] = label(project, 1, c, at=1)
     assert project.store.questions.outdate() == 1
     assert project.store.questions.replace([doubt(again, 0.8, b)]) == 0, "its task is not taken back yet"
@@ -282,11 +286,7 @@ def test_a_correction_by_which_people_come_to_disagree_opens_the_image_again(
     make_project: MakeProject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project = make_project(Task.CLASSIFY, review={"share": 1.0}, agreement={"policy": "majority"}, mining=False)
-    people = with_people(project, monkeypatch)
-    a, b, *_ = project.classes
-    [example] = label(project, 1, a)
-    project.store.questions.replace([doubt(example, 0.9, b)])
-    review.push(project, 0, people, no_progress)
+    people, example = with_one_asked(project, monkeypatch)
     people.said = (Reply(people.asked[0], True, None, "labelstudio:3", "9/q/a1", datetime.now(UTC)),)
     assert exchange.pull(project, people, no_progress).refused == 1
     assert "people disagree" in (project.folder / exchange.REFUSED).read_text()
