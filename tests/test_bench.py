@@ -369,7 +369,8 @@ def test_one_bench_runs_in_a_folder(make_project: MakeProject, tmp_path: Path) -
 
 
 def test_a_set_is_not_read_into_a_folder_that_another_bench_has(alpipe: Callable[..., Ran], tmp_path: Path) -> None:
-    (tmp_path / "out").mkdir()
+    for name in ("out", "data"):
+        (tmp_path / name).mkdir()
     place = ("--data", tmp_path / "data", "--out", tmp_path / "out")
     more = ("--format", "folders", "--task", "classify", "--labels", "a,b")
     with alone(tmp_path / "out" / "bench.lock", "bench"):
@@ -430,6 +431,7 @@ def test_threads_are_an_equal_share_of_the_cores_unless_they_are_given(monkeypat
         (("--test-share", "2"), "no share"),
         (("--metric", "recall"), "goes with --summary"),
         (("--data", "/nowhere"), "needs --format"),
+        (("--data", "/nowhere", "--format", "voc", "--task", "detect", "--labels", "a"), "no such file or folder"),
         (("--summary", "/nowhere"), "there is no such table"),
         (("--arms", "/nowhere.yaml"), "cannot be read"),
     ],

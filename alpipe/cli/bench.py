@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from alpipe.errors import ConfigError
+from alpipe.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -107,6 +107,8 @@ def bench(
                 folder = out or Path("bench")
                 if absent := [f"--{name}" for name, value in import_values.items() if value is None]:
                     raise ConfigError(f"--data needs {', '.join(absent)} too")
+                if not data.exists():
+                    raise DataError(f"{data}: there is no such file or folder")
                 subsets = (test_subset, pool_subset)
                 with whole.held(folder):
                     whole.check_origin(folder, origin)

@@ -105,7 +105,9 @@ def curves(frame: pd.DataFrame, metric: str, axis: str) -> list[Curves]:
     is made of curves takes them to rise.
     """
     if metric.startswith(LESS_IS_BETTER):
-        raise DataError(f"of {metric} less is better, but labels saved are reckoned from figures that grow: take one")
+        raise DataError(
+            f"of {metric} less is better; labels saved are reckoned from figures that grow: take such a one"
+        )
     rows = frame[(frame["metric"] == metric) & (frame["role"] != "ceiling")]
     if rows.empty:
         raise DataError(f"no figure named {metric!r}; there are {', '.join(dict.fromkeys(frame['metric']))}")
